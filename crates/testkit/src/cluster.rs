@@ -1,0 +1,289 @@
+//! One member, or three that agree.
+
+use std::path::Path;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions};
+use futures_util::future::join_all;
+
+use crate::member::Member;
+use crate::oracle::Oracle;
+use crate::source::Source;
+use crate::spec::{Seat, ServerTls, Spec};
+use crate::tls::{Identity, TlsMaterial};
+use crate::{eventually, fresh_namespace, place};
+
+/// A running cluster. Dropping it kills its members and deletes their data.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    /// Starts `size` members with the defaults and waits until each takes writes.
+    pub async fn start(size: usize) -> Self {
+        Self::builder().size(size).start().await
+    }
+
+    /// Options for a cluster: finish with [`Builder::start`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The client URLs of all members, in order.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// The member of that index, from 0.
+    #[must_use]
+    pub fn member(&self, index: usize) -> &Member {
+        &self.members[index]
+    }
+
+    /// All members, in order.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// A raw client over all members.
+    pub async fn oracle(&self) -> Oracle {
+        Oracle::connect_with(&self.endpoints(), self.connect_options()).await
+    }
+
+    /// Options that let a raw client in: TLS where the cluster has it.
+    #[must_use]
+    pub fn connect_options(&self) -> ConnectOptions {
+        self.members[0].connect_options()
+    }
+
+    /// Index of the leader, by the word of the members that answer. Waits up to 20 s for there to be one.
+    ///
+    /// A paused leader does not answer; the index returned is then that of its successor.
+    pub async fn leader(&self) -> usize {
+        eventually(Duration::from_secs(20), "a leader", async || {
+            let views = join_all(self.members.iter().map(view)).await;
+            // An old leader cut off from the others still believes in itself: the later term wins.
+            let seen =
+                views.into_iter().enumerate().filter_map(|(index, view)| view.map(|view| (view, index)));
+            let newest = seen.max_by_key(|(view, _)| (view.term, view.leads))?;
+            newest.0.leads.then_some(newest.1)
+        })
+        .await
+    }
+
+    /// Indices of all members but the leader, running or not.
+    pub async fn followers(&self) -> Vec<usize> {
+        let leader = self.leader().await;
+        (0..self.members.len()).filter(|&index| index != leader).collect()
+    }
+
+    /// SIGKILLs the leader and returns its index. Does not wait for a successor.
+    pub async fn kill_leader(&self) -> usize {
+        let leader = self.leader().await;
+        self.members[leader].kill().await;
+        leader
+    }
+
+    /// Freezes the leader and returns its index. Does not wait for a successor.
+    pub async fn pause_leader(&self) -> usize {
+        let leader = self.leader().await;
+        self.members[leader].pause().await;
+        leader
+    }
+
+    /// SIGKILLs every member at once.
+    pub async fn kill_all(&self) {
+        join_all(self.members.iter().map(Member::kill)).await;
+    }
+
+    /// Starts every member that does not run and waits until each takes writes.
+    pub async fn start_all(&self) {
+        join_all(self.members.iter().map(Member::spawn)).await;
+        join_all(self.members.iter().map(Member::wait_ready)).await;
+    }
+
+    /// Stops and starts one member after the other, each ready again before the next.
+    pub async fn rolling_restart(&self) {
+        for member in &self.members {
+            member.restart().await;
+        }
+    }
+
+    /// As [`Cluster::rolling_restart`], with SIGKILL instead of a graceful stop.
+    pub async fn rolling_kill(&self) {
+        for member in &self.members {
+            member.kill().await;
+            member.start().await;
+        }
+    }
+}
+
+struct View {
+    term: u64,
+    leads: bool,
+}
+
+async fn view(member: &Member) -> Option<View> {
+    let limit = Duration::from_millis(500);
+    let options = member.connect_options().with_connect_timeout(limit).with_timeout(limit);
+    let mut client = Client::connect([member.endpoint()], Some(options)).await.ok()?;
+    let status = tokio::time::timeout(limit, client.status()).await.ok()?.ok()?;
+    let me = status.header()?.member_id();
+    Some(View { term: status.raft_term(), leads: status.leader() == me })
+}
+
+/// Options for members, shared by all of a cluster. Defaults: one member, no fsync, heartbeat 50 ms, election timeout
+/// 500 ms, no TLS, data in a temporary folder in memory, and the etcd that [`Source::from_env`] finds.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    size: usize,
+    spec: Spec,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { size: 1, spec: Spec::default() }
+    }
+}
+
+impl Builder {
+    /// Number of members. Default 1.
+    #[must_use]
+    pub fn size(mut self, size: usize) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Another etcd than the environment asks for.
+    #[must_use]
+    pub fn source(mut self, source: Source) -> Self {
+        self.spec.source = Some(source);
+        self
+    }
+
+    /// One more flag, as on the command line: `--snapshot-count=100`.
+    #[must_use]
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.spec.flags.push(flag.into());
+        self
+    }
+
+    /// Several more flags.
+    #[must_use]
+    pub fn flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.spec.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Heartbeat interval and election timeout. Default 50 ms and 500 ms.
+    ///
+    /// The shortest lease a member grants is one and a half election timeouts, rounded up to seconds.
+    #[must_use]
+    pub fn timings(mut self, heartbeat: Duration, election: Duration) -> Self {
+        self.spec.heartbeat = heartbeat;
+        self.spec.election = election;
+        self
+    }
+
+    /// Whether writes reach the disk before they are acknowledged. Default false: SIGKILL loses nothing either way.
+    #[must_use]
+    pub fn fsync(mut self, fsync: bool) -> Self {
+        self.spec.fsync = fsync;
+        self
+    }
+
+    /// Life of an authentication token, in whole seconds, at least one.
+    #[must_use]
+    pub fn auth_token_ttl(mut self, ttl: Duration) -> Self {
+        self.spec.token_ttl = Some(ttl);
+        self
+    }
+
+    /// Size at which the store refuses writes.
+    #[must_use]
+    pub fn quota_backend_bytes(mut self, bytes: u64) -> Self {
+        self.spec.quota_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps the data under `folder` (a folder per member), and leaves it there at the end.
+    #[must_use]
+    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        self.spec.data_dir = Some(folder.as_ref().to_path_buf());
+        self
+    }
+
+    /// TLS on the client port, with the good server certificate. The material must outlive the cluster.
+    #[must_use]
+    pub fn tls(mut self, material: &TlsMaterial) -> Self {
+        self.spec.tls = Some(ServerTls::new(material, &material.server, false, true));
+        self
+    }
+
+    /// As [`Builder::tls`], and clients must show a certificate signed by `material.ca`.
+    #[must_use]
+    pub fn mtls(mut self, material: &TlsMaterial) -> Self {
+        self.spec.tls = Some(ServerTls::new(material, &material.server, true, true));
+        self
+    }
+
+    /// TLS with a server certificate no client should accept, such as `material.expired_server`.
+    ///
+    /// [`Member::oracle`] and [`Cluster::leader`] do not work on such a cluster.
+    #[must_use]
+    pub fn bad_tls(mut self, material: &TlsMaterial, server: &Identity) -> Self {
+        self.spec.tls = Some(ServerTls::new(material, server, false, false));
+        self
+    }
+
+    /// Starts the members and waits until each takes writes.
+    ///
+    /// # Panics
+    /// When that fails three times (another process may take a port between our look and our use), with the log.
+    pub async fn start(self) -> Cluster {
+        let source = match self.spec.source.clone() {
+            Some(source) => source,
+            None => Source::from_env().await,
+        };
+        let mut failures = Vec::new();
+        for _ in 0..3 {
+            let members = self.seat(&source);
+            join_all(members.iter().map(Member::spawn)).await;
+            let results = join_all(members.iter().map(Member::ready)).await;
+            match results.into_iter().find_map(Result::err) {
+                None => return Cluster { members },
+                Some(why) => failures.push(why),
+            }
+        }
+        panic!("no cluster of {} after three attempts:\n{}", self.size, failures.join("\n---\n"));
+    }
+
+    /// Starts a single member, whatever size was set.
+    pub async fn start_one(self) -> Member {
+        let mut cluster = self.size(1).start().await;
+        cluster.members.remove(0)
+    }
+
+    fn seat(&self, source: &Source) -> Vec<Member> {
+        let token = fresh_namespace("token");
+        let names: Vec<String> = (0..self.size).map(|index| format!("m{index}")).collect();
+        let peers: Vec<u16> = names.iter().map(|_| place::port()).collect();
+        let roll: Vec<String> =
+            names.iter().zip(&peers).map(|(name, port)| format!("{name}=http://127.0.0.1:{port}")).collect();
+        let seats = names.into_iter().zip(peers).map(|(name, peer_port)| Seat {
+            name,
+            peer_port,
+            client_port: place::port(),
+            metrics_port: place::port(),
+            roll: roll.join(","),
+            token: token.clone(),
+            // Set when the member has its folder.
+            data_dir: std::path::PathBuf::new(),
+        });
+        seats.map(|seat| Member::new(source.clone(), self.spec.clone(), seat)).collect()
+    }
+}
