@@ -160,14 +160,14 @@ impl ChildProcess {
         writeln!(self.stdin, "{line}").expect("the child must listen");
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP, and waits until it has stopped.
     pub fn pause(&mut self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// SIGCONT.
     pub fn resume(&mut self) {
-        self.process.signal(Signal::CONT);
+        self.process.resume();
     }
 
     /// SIGTERM, without waiting.

@@ -334,7 +334,11 @@ impl Body {
     async fn set_paused(&mut self, wanted: bool) {
         match self {
             Self::Process { process, paused } if *paused != wanted => {
-                process.signal(if wanted { Signal::STOP } else { Signal::CONT });
+                if wanted {
+                    process.pause();
+                } else {
+                    process.resume();
+                }
                 *paused = wanted;
             }
             Self::Container { container, paused } if *paused != wanted => {

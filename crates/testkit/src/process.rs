@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{engine, reaper};
 
@@ -37,13 +37,34 @@ impl Process {
         self.child.id()
     }
 
+    fn pid(&self) -> Pid {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has an id")
+    }
+
     /// Sends a signal. The child has not been waited for, so its id cannot belong to somebody else yet.
     pub(crate) fn signal(&mut self, signal: Signal) {
-        if self.exit_status().is_some() {
-            return;
+        if self.is_running() {
+            kill_process(self.pid(), signal).expect("a child of ours takes our signals");
         }
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
-        kill_process(pid, signal).expect("a child of ours takes our signals");
+    }
+
+    /// SIGSTOP, and waits until every thread has stopped: until then one of them may still answer somebody.
+    pub(crate) fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        let end = Instant::now() + Duration::from_secs(5);
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while self.is_running() {
+            let status = waitid(WaitId::Pid(self.pid()), stopped).expect("a child of ours can be waited for");
+            if status.is_some_and(|status| status.stopped()) {
+                return;
+            }
+            assert!(Instant::now() < end, "a stopped process must stop");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.signal(Signal::CONT);
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
