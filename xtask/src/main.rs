@@ -1,2 +1,25 @@
-//! Project commands.
-fn main() {}
+//! Project commands: `cargo xtask <command>`. One file per command; the text a user sees is in `flags.rs`.
+
+mod etcd;
+mod flags;
+mod outcome;
+mod runner;
+mod test;
+mod undertaker;
+mod workspace;
+
+use std::process::ExitCode;
+
+use flags::Command;
+
+fn main() -> ExitCode {
+    let done = match flags::parse(lexopt::Parser::from_env()) {
+        Ok(Command::Help(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Test(flags)) => test::run(&flags),
+        Err(error) => Err(error.context("see `cargo xtask --help`")),
+    };
+    outcome::report(done)
+}

@@ -1,0 +1,250 @@
+//! Provides an etcd to run something against, and takes it away again.
+//!
+//! ```text
+//! let etcd = etcd::provide(&flags.etcd)?;       // says on stderr which one it is, and why not the others
+//! etcd.export(&mut command);                    // ETCD_ENDPOINTS and what testkit needs
+//! drop(etcd);                                   // stops and removes what was started
+//! ```
+//! What was started also goes when this process is killed: see `undertaker.rs`.
+
+mod binary;
+mod docker;
+mod http;
+mod server;
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use docker::Engine;
+
+const ENDPOINTS: &str = "ETCD_ENDPOINTS";
+const KIND: &str = "SERENO_ETCD_KIND";
+const IMAGE: &str = "SERENO_ETCD_IMAGE";
+const BINARY: &str = "SERENO_ETCD_BIN";
+
+/// Where etcd shall come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The first that works: `ETCD_ENDPOINTS`, a container, a child process.
+    #[default]
+    Auto,
+    /// A container, or nothing.
+    Docker,
+    /// A child process, or nothing.
+    Binary,
+    /// A server that runs already.
+    Url(Vec<String>),
+}
+
+impl FromStr for Choice {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "docker" => Ok(Self::Docker),
+            "binary" => Ok(Self::Binary),
+            urls => Ok(Self::Url(endpoints(urls)?)),
+        }
+    }
+}
+
+/// What kind of server was provided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A container that goes when [`Provided`] is dropped.
+    Docker,
+    /// A child process that goes when [`Provided`] is dropped.
+    Binary,
+    /// Somebody else's server.
+    Url,
+}
+
+/// How tests start servers of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// Containers of this image.
+    Docker {
+        /// Name and tag.
+        image: String,
+    },
+    /// Child processes of this program.
+    Binary {
+        /// Path of the `etcd` program.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Docker { image } => write!(f, "a container of {image}"),
+            Self::Binary { path } => write!(f, "a process of {}", path.display()),
+        }
+    }
+}
+
+/// An etcd that answers. Dropping it stops and removes what was started for it.
+#[derive(Debug)]
+pub(crate) struct Provided {
+    /// Client URLs, at least one.
+    pub(crate) endpoints: Vec<String>,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// What it says it is, such as `3.5.1`.
+    pub(crate) version: String,
+    /// How tests can start more of it; `None` when they cannot.
+    pub(crate) members: Option<Members>,
+    /// Held for its `Drop`.
+    _server: Option<server::Server>,
+}
+
+impl Provided {
+    /// A stand-in for tests of what is done with one.
+    #[cfg(test)]
+    pub(crate) fn running(endpoint: &str, members: Option<Members>) -> Self {
+        let version = "3.5.1".to_owned();
+        Self { endpoints: vec![endpoint.to_owned()], kind: Kind::Url, version, members, _server: None }
+    }
+
+    /// Sets what the tests and programs that `command` starts read.
+    ///
+    /// `ETCD_ENDPOINTS` names the server, joined by commas. Servers of a test's own come from
+    /// `SERENO_ETCD_KIND=docker` with `SERENO_ETCD_IMAGE`, or `SERENO_ETCD_KIND=binary` with `SERENO_ETCD_BIN`;
+    /// with no way to start any, none of the three is set.
+    pub(crate) fn export(&self, command: &mut Command) {
+        command.env_remove(KIND).env_remove(IMAGE).env_remove(BINARY);
+        command.env(ENDPOINTS, self.endpoints.join(","));
+        match &self.members {
+            Some(Members::Docker { image }) => command.env(KIND, "docker").env(IMAGE, image),
+            Some(Members::Binary { path }) => command.env(KIND, "binary").env(BINARY, path),
+            None => command,
+        };
+    }
+}
+
+impl fmt::Display for Provided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "etcd: {} at {}, ", self.version, self.endpoints.join(","))?;
+        match (self.kind, &self.members) {
+            (Kind::Url, _) => f.write_str("which runs already"),
+            (_, Some(members)) => members.fmt(f),
+            (_, None) => f.write_str("started here"),
+        }
+    }
+}
+
+/// Gets an etcd, waits until it answers, and says on stderr which one it is.
+///
+/// Bounded: 3 minutes to pull an image, half a minute for a server to answer. Blocks; may be called from anywhere.
+///
+/// # Errors
+/// What was asked for cannot be had; under [`Choice::Auto`], nothing can, and the error says what to install.
+pub(crate) fn provide(choice: &Choice) -> anyhow::Result<Provided> {
+    let provided = match choice {
+        Choice::Docker => from_docker().context("--etcd docker")?,
+        Choice::Binary => from_binary().context("--etcd binary")?,
+        Choice::Url(endpoints) => from_url(endpoints.clone())?,
+        Choice::Auto => match variable(ENDPOINTS) {
+            Some(urls) => endpoints(&urls).and_then(from_url).context(ENDPOINTS)?,
+            None => first_that_works()?,
+        },
+    };
+    eprintln!("{provided}");
+    if provided.kind == Kind::Url {
+        match &provided.members {
+            Some(members) => eprintln!("etcd: a test that needs a server of its own starts {members}"),
+            None => eprintln!("etcd: no test can start a server of its own: no image, no program"),
+        }
+    }
+    Ok(provided)
+}
+
+fn first_that_works() -> anyhow::Result<Provided> {
+    let docker = match from_docker() {
+        Ok(provided) => return Ok(provided),
+        Err(error) => error,
+    };
+    eprintln!("etcd: not from docker: {docker:#}");
+    match from_binary() {
+        Ok(provided) => Ok(provided),
+        Err(binary) => bail!(
+            "no etcd to be had\n  \
+             docker: {docker:#}\n  \
+             binary: {binary:#}\n\
+             Start Docker, or install etcd (Debian: etcd-server, Homebrew: etcd), or set ETCD_ENDPOINTS to one that runs."
+        ),
+    }
+}
+
+fn from_docker() -> anyhow::Result<Provided> {
+    let engine = Engine::connect()?;
+    let image = match variable(IMAGE) {
+        Some(image) => engine.named(image)?,
+        None => engine.any()?,
+    };
+    let (server, endpoint) = engine.start(&image)?;
+    provided(server, endpoint, Kind::Docker, Members::Docker { image })
+}
+
+fn from_binary() -> anyhow::Result<Provided> {
+    let path = binary::find(variable(BINARY))?;
+    let (server, endpoint) = binary::start(&path)?;
+    provided(server, endpoint, Kind::Binary, Members::Binary { path })
+}
+
+fn provided(
+    server: server::Server,
+    endpoint: String,
+    kind: Kind,
+    members: Members,
+) -> anyhow::Result<Provided> {
+    let version = http::version(&endpoint)?;
+    Ok(Provided { endpoints: vec![endpoint], kind, version, members: Some(members), _server: Some(server) })
+}
+
+fn from_url(endpoints: Vec<String>) -> anyhow::Result<Provided> {
+    let mut version = Err(anyhow::anyhow!("no endpoint"));
+    for endpoint in &endpoints {
+        version = http::version(endpoint);
+        if version.is_ok() {
+            break;
+        }
+    }
+    let version = version.with_context(|| format!("no etcd answers at {}", endpoints.join(",")))?;
+    // Nothing is pulled for a server that is there already.
+    let image = Engine::connect().and_then(|engine| match variable(IMAGE) {
+        Some(image) => engine.holds(&image).map(|()| image),
+        None => engine.held(),
+    });
+    let members = match image {
+        Ok(image) => Some(Members::Docker { image }),
+        Err(_) => binary::find(variable(BINARY)).ok().map(|path| Members::Binary { path }),
+    };
+    Ok(Provided { endpoints, kind: Kind::Url, version, members, _server: None })
+}
+
+fn endpoints(urls: &str) -> anyhow::Result<Vec<String>> {
+    let urls: Vec<String> = urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect();
+    for url in &urls {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            bail!("`{url}` is neither docker, nor binary, nor a URL such as http://127.0.0.1:2379");
+        }
+    }
+    Ok(urls)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How long a server may take from its start to its first answer.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! What can be typed after `cargo xtask`, and the help that says so.
+//!
+//! A new command is a variant of [`Command`], an arm of [`parse`], a part of [`HELP`] and a file named for it.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, bail};
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::etcd::Choice;
+
+const HELP: &str = "\
+Usage: cargo xtask <command> [flags]
+
+Commands:
+  test [-p <crate>]... [--etcd <where>] [-- <filter and test flags>]
+        Starts an etcd and runs every test against it, those that plain `cargo test` ignores included,
+        through cargo-nextest when it is installed. With a filter, doctests are left out.
+
+Where etcd comes from:
+  --etcd docker    a container, by testcontainers; the image is $SERENO_ETCD_IMAGE, else one that the
+                   daemon holds already, else the public one is pulled
+  --etcd binary    a child process; the program is $SERENO_ETCD_BIN, else `etcd` on PATH
+  --etcd <URLs>    one that runs already: http://host:port, several separated by commas
+  Without the flag: $ETCD_ENDPOINTS when set, else docker, else binary, whichever works first.";
+
+/// A command with its flags.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Print this and be done.
+    Help(&'static str),
+    /// `cargo xtask test`
+    Test(Test),
+}
+
+/// Flags of `cargo xtask test`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Test {
+    /// Where etcd comes from.
+    pub(crate) etcd: Choice,
+    /// Packages to test; empty means all.
+    pub(crate) packages: Vec<String>,
+    /// What follows `--`: handed to the test runner as it is.
+    pub(crate) rest: Vec<OsString>,
+}
+
+/// Reads a command line.
+pub(crate) fn parse(mut parser: Parser) -> anyhow::Result<Command> {
+    let command = match parser.next()? {
+        None => bail!("a command is missing"),
+        Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(HELP)),
+        Some(Arg::Value(command)) => command.string()?,
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match command.as_str() {
+        "help" => Ok(Command::Help(HELP)),
+        "test" => test(parser),
+        other => bail!("there is no command `{other}`"),
+    }
+}
+
+fn test(mut parser: Parser) -> anyhow::Result<Command> {
+    let mut flags = Test::default();
+    loop {
+        // What follows `--` is the runner's, whatever it looks like.
+        if let Some(rest) = parser.try_raw_args()
+            && rest.peek().is_some_and(|next| next == "--")
+        {
+            flags.rest = rest.skip(1).collect();
+            return Ok(Command::Test(flags));
+        }
+        match parser.next()? {
+            None => return Ok(Command::Test(flags)),
+            Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(HELP)),
+            Some(Arg::Short('p') | Arg::Long("package")) => flags.packages.push(parser.value()?.string()?),
+            Some(Arg::Long("etcd")) => flags.etcd = choice(&mut parser)?,
+            Some(other) => return Err(other.unexpected().into()),
+        }
+    }
+}
+
+fn choice(parser: &mut Parser) -> anyhow::Result<Choice> {
+    parser.value()?.string()?.parse::<Choice>().context("--etcd")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> anyhow::Result<Command> {
+        parse(Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn flags_stand_in_any_order_and_packages_add_up() {
+        let Ok(Command::Test(flags)) = read("test -p sereno-core --etcd=docker --package xtask") else {
+            panic!("a test command");
+        };
+        assert_eq!(flags.packages, ["sereno-core", "xtask"]);
+        assert_eq!(flags.etcd, Choice::Docker);
+        assert!(flags.rest.is_empty());
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_handed_on_untouched() {
+        let Ok(Command::Test(flags)) = read("test -p sereno-core -- --exact some_test -p") else {
+            panic!("a test command");
+        };
+        assert_eq!(flags.rest, ["--exact", "some_test", "-p"]);
+    }
+
+    #[test]
+    fn help_is_found_before_and_after_the_command() {
+        for line in ["--help", "-h", "help", "test --help"] {
+            assert_eq!(read(line).unwrap(), Command::Help(HELP), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_an_error_that_names_it() {
+        for (line, word) in
+            [("", "missing"), ("dance", "dance"), ("test --fast", "fast"), ("test core", "core")]
+        {
+            assert!(format!("{:#}", read(line).unwrap_err()).contains(word), "{line}");
+        }
+        let error = read("test --etcd somewhere").unwrap_err();
+        assert!(format!("{error:#}").contains("somewhere"));
+    }
+}
