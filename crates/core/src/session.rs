@@ -1,0 +1,407 @@
+//! The session: one lease per process, shared by every recipe, and what happens when it is lost.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Client;
+use crate::epoch::Epoch;
+use crate::error::{Cause, Error, LostReason, Result};
+use crate::heart::Keeper;
+use crate::key::Prefix;
+
+/// Options of [`Session::open_with`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// How long the session's keys outlive a process that died; also how long etcd may be away without the session
+    /// being lost. Default: 15 s, at least 1 s, in whole seconds (rounded up). etcd may grant more.
+    ///
+    /// Three times (election timeout + round trip) is the least that survives a change of leader: 5 s with etcd's
+    /// defaults.
+    pub ttl: Duration,
+    /// How long [`Session::close`] may take with etcd gone. Default: the client's deadline.
+    pub close_within: Option<Duration>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(15), close_within: None }
+    }
+}
+
+impl SessionOptions {
+    /// Sets [`SessionOptions::ttl`].
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Sets [`SessionOptions::close_within`].
+    #[must_use]
+    pub fn close_within(mut self, within: Duration) -> Self {
+        self.close_within = Some(within);
+        self
+    }
+}
+
+/// How a session stands with etcd. Not the state of a connection: one may fail without the other noticing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// Keepalives are acknowledged.
+    Connected,
+    /// No keepalive is acknowledged at the moment; the epoch is still valid until its deadline. Owners should start
+    /// nothing new.
+    Suspended,
+    /// The epoch has ended and the next one has not begun.
+    Lost(LostReason),
+    /// Closed by its owner: no epoch follows.
+    Closed,
+}
+
+/// The latest news of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStatus {
+    /// The number of the epoch it is about.
+    pub epoch: u64,
+    /// How that epoch stands.
+    pub state: SessionState,
+}
+
+/// One lease per process, shared by every recipe handle made from it.
+///
+/// A session is long-lived and has *epochs*: each is one lease, and terminal. When one is lost the next one begins by
+/// itself. Presence ([`Session::keep`]) moves on to it; what was *owned* under the old epoch is not: such handles end with
+/// [`Error::SessionLost`].
+///
+/// Clones are the same session. When the last clone (recipe handles hold one) is dropped the session ends as if closed,
+/// in the background; [`Session::close`] does so in order and tells the result.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) shared: Arc<Shared>,
+    _alive: Arc<Alive>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) options: SessionOptions,
+    pub(crate) epochs: watch::Sender<Epoch>,
+    pub(crate) status: watch::Sender<SessionStatus>,
+    /// Asks everything that stands on the session to finish.
+    pub(crate) closing: CancellationToken,
+    /// Waits for it.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closed: watch::Sender<Option<Result<()>>>,
+    parts: Mutex<HashMap<(TypeId, Prefix), Weak<dyn Any + Send + Sync>>>,
+}
+
+/// Dropped with the last handle.
+struct Alive(CancellationToken);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Session {
+    /// Opens a session with a time to live of 15 s: see [`Session::open_with`].
+    ///
+    /// # Errors
+    /// As [`Session::open_with`].
+    pub async fn open(client: &Client) -> Result<Self> {
+        Self::open_with(client, SessionOptions::default()).await
+    }
+
+    /// Grants a lease, creates the session's key and starts keeping it alive. Two RPCs, then one keepalive on one stream
+    /// per third of the time to live, whatever the number of keys: no raft write.
+    ///
+    /// # Errors
+    /// As any call; [`Error::InvalidOption`] for a time to live below 1 s; [`Error::OutOfSpace`] when etcd's database is
+    /// full.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a lease that nobody keeps alive, to run out.
+    pub async fn open_with(client: &Client, options: SessionOptions) -> Result<Self> {
+        if options.ttl < Duration::from_secs(1) {
+            return Err(Error::InvalidOption {
+                option: "ttl",
+                reason: "leases have whole seconds, at least 1 s".into(),
+            });
+        }
+        let epoch = crate::heart::establish(client, options.ttl, 1).await?;
+        let status = SessionStatus { epoch: 1, state: SessionState::Connected };
+        let closing = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            client: client.clone(),
+            options,
+            epochs: watch::Sender::new(epoch),
+            status: watch::Sender::new(status),
+            closing: closing.clone(),
+            tasks: TaskTracker::new(),
+            closed: watch::Sender::new(None),
+            parts: Mutex::default(),
+        });
+        tokio::spawn(Keeper::new(shared.clone()).run());
+        Ok(Self { shared, _alive: Arc::new(Alive(closing)) })
+    }
+
+    /// The client it stands on.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// The latest epoch, which may have ended.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epochs.borrow().clone()
+    }
+
+    /// The latest epoch if it is valid now.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`].
+    pub fn valid_epoch(&self) -> Result<Epoch> {
+        let epoch = self.epoch();
+        epoch.check().map(|()| epoch)
+    }
+
+    /// Waits for an epoch after the one numbered `after` (0 for any) that is valid.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`] with [`LostReason::Closed`] when the session is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind. There is no deadline: while etcd is away it waits.
+    pub async fn next_epoch(&self, after: u64) -> Result<Epoch> {
+        self.shared.next_epoch(after).await
+    }
+
+    /// As [`Session::next_epoch`] for any epoch, within the client's deadline.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`] when it is closed; [`Error::Timeout`] when no epoch began in time.
+    pub async fn live_epoch(&self) -> Result<Epoch> {
+        self.shared.live_epoch().await
+    }
+
+    /// How the session stands now. No RPC.
+    #[must_use]
+    pub fn status(&self) -> SessionStatus {
+        let status = *self.shared.status.borrow();
+        let epoch = self.epoch();
+        // Right even before the task has had its turn, say after the process was stopped.
+        if epoch.number() == status.epoch
+            && !epoch.is_valid()
+            && !matches!(status.state, SessionState::Closed)
+        {
+            let state = SessionState::Lost(epoch.ended().unwrap_or(LostReason::Deadline));
+            return SessionStatus { state, ..status };
+        }
+        status
+    }
+
+    /// A stream of the latest status: whoever is slow misses states in between, never the last one.
+    #[must_use]
+    pub fn events(&self) -> SessionEvents {
+        SessionEvents { receiver: self.shared.status.subscribe() }
+    }
+
+    /// Asks etcd itself, linearizably, whether the present epoch is alive. One RPC.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`] when it is not; as any read when etcd cannot be asked.
+    pub async fn verify(&self) -> Result<Epoch> {
+        let epoch = self.valid_epoch()?;
+        match self.client().get(epoch.key()).await? {
+            Some(kv) if kv.create_revision == epoch.token() => Ok(epoch),
+            _ => {
+                epoch.end(LostReason::Expired);
+                Err(epoch.lost_error())
+            }
+        }
+    }
+
+    /// Ends the session in order: lets the recipes finish what they have in hand, then revokes the lease, so that others
+    /// see at once that this process has gone. May be called more than once; ends within
+    /// [`SessionOptions::close_within`] with etcd gone.
+    ///
+    /// # Errors
+    /// As any call, when the lease could not be revoked: it runs out by itself.
+    ///
+    /// # Cancel safety
+    /// Once polled, closing goes on in the background when the future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        self.shared.closing.cancel();
+        let mut closed = self.shared.closed.subscribe();
+        let ended = closed.wait_for(Option::is_some).await.map_err(|_| Error::Stopped)?;
+        ended.clone().unwrap_or(Ok(()))
+    }
+
+    /// Whether the session is closing or closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closing.is_cancelled()
+    }
+}
+
+impl Shared {
+    pub(crate) async fn next_epoch(&self, after: u64) -> Result<Epoch> {
+        let mut epochs = self.epochs.subscribe();
+        loop {
+            let epoch = epochs.borrow_and_update().clone();
+            if epoch.number() > after && epoch.is_valid() {
+                return Ok(epoch);
+            }
+            tokio::select! {
+                changed = epochs.changed() => changed.map_err(|_| Error::Stopped)?,
+                () = self.closing.cancelled() => {
+                    return Err(Error::SessionLost { epoch: epoch.number(), reason: LostReason::Closed });
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn live_epoch(&self) -> Result<Epoch> {
+        let epoch = self.epochs.borrow().clone();
+        if epoch.is_valid() {
+            return Ok(epoch);
+        }
+        let deadline = self.client.deadline();
+        let waited = tokio::time::timeout(deadline, self.next_epoch(0)).await;
+        waited.map_err(|_| Error::Timeout { deadline, cause: Cause::new("no session epoch began") })?
+    }
+
+    /// The one part of a kind for a prefix that all handles of this session share, made on first use.
+    pub(crate) fn part<T: Send + Sync + 'static>(
+        &self,
+        prefix: &Prefix,
+        make: impl FnOnce() -> Arc<T>,
+    ) -> Arc<T> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (TypeId::of::<T>(), prefix.clone());
+        let known = parts.get(&key).and_then(Weak::upgrade).and_then(|part| part.downcast::<T>().ok());
+        if let Some(part) = known {
+            return part;
+        }
+        parts.retain(|_, part| part.strong_count() > 0);
+        let part = make();
+        let weak: Weak<T> = Arc::downgrade(&part);
+        parts.insert(key, weak);
+        part
+    }
+
+    pub(crate) fn report(&self, epoch: u64, state: SessionState) {
+        self.status.send_if_modified(|status| {
+            let news = SessionStatus { epoch, state };
+            let changed = *status != news;
+            *status = news;
+            changed
+        });
+    }
+}
+
+impl Session {
+    /// The one value of type `T` that all handles of this session share for `prefix`, made on first use and dropped with
+    /// its last holder. For recipes whose handles must work as one (one writer, one queue).
+    pub fn shared<T: Send + Sync + 'static>(&self, prefix: &Prefix, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        self.shared.part(prefix, make)
+    }
+
+    /// Starts a task that belongs to the session: it is given a token that is cancelled when the session closes, and
+    /// [`Session::close`] waits for it before the lease is revoked. The task must not hold a `Session` (a
+    /// [`WeakSession`] is fine), or the session would never end by itself.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(CancellationToken) -> F) {
+        self.shared.tasks.spawn(task(self.shared.closing.clone()));
+    }
+
+    /// A reference that does not keep the session open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSession {
+        WeakSession { shared: self.shared.clone() }
+    }
+}
+
+/// A [`Session`] for its own tasks: does not keep it open.
+#[derive(Clone)]
+pub struct WeakSession {
+    shared: Arc<Shared>,
+}
+
+impl WeakSession {
+    /// As [`Session::client`].
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// As [`Session::epoch`].
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epochs.borrow().clone()
+    }
+
+    /// As [`Session::next_epoch`].
+    ///
+    /// # Errors
+    /// As [`Session::next_epoch`].
+    pub async fn next_epoch(&self, after: u64) -> Result<Epoch> {
+        self.shared.next_epoch(after).await
+    }
+
+    /// As [`Session::live_epoch`].
+    ///
+    /// # Errors
+    /// As [`Session::live_epoch`].
+    pub async fn live_epoch(&self) -> Result<Epoch> {
+        self.shared.live_epoch().await
+    }
+}
+
+impl fmt::Debug for WeakSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakSession").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("status", &self.status())
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The stream of a session's states: [`Session::events`].
+#[derive(Debug)]
+pub struct SessionEvents {
+    receiver: watch::Receiver<SessionStatus>,
+}
+
+impl SessionEvents {
+    /// The next state that differs from the one seen last; the one at the time of [`Session::events`] counts as seen.
+    /// `None` after the session has ended for good.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<SessionStatus> {
+        if self.receiver.borrow().state == SessionState::Closed
+            && !self.receiver.has_changed().unwrap_or(false)
+        {
+            return None;
+        }
+        self.receiver.changed().await.ok()?;
+        Some(*self.receiver.borrow_and_update())
+    }
+}

@@ -1,0 +1,287 @@
+//! One watch stream on one member, from its opening to its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
+use std::time::Duration;
+
+use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::event::Event;
+use super::hub::{Add, Signals, Watch, Watches};
+use crate::backoff::Backoff;
+use crate::classify::{Fault, classify};
+use crate::client::{Client, Inner, Range};
+use crate::error::{Cause, Error};
+use crate::picker::Connection;
+
+/// A stream that said nothing for so long is asked whether it still lives …
+const QUIET: Duration = Duration::from_secs(1);
+/// … and given up when it does not answer that for so long: silence is found within 2.75 s.
+const SILENT: Duration = Duration::from_millis(1500);
+/// A watch refused twice within this time has no permission.
+const FORGIVE: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why a stream ended.
+pub(super) enum End {
+    /// Nobody watches any more.
+    Idle,
+    /// The client is gone.
+    Shutdown,
+    /// A watch was refused in the way an old token is.
+    StaleToken,
+    Fault(Fault),
+    Stalled,
+}
+
+enum Request {
+    Create(u64),
+    Cancel(i64),
+    Progress,
+}
+
+pub(super) struct Pump {
+    sender: WatchRequestSender,
+    responses: WatchResponseStream,
+    /// etcd's watch id on this stream, to ours.
+    wires: HashMap<i64, u64>,
+    ids: HashMap<u64, i64>,
+    last_wire: i64,
+    outbox: VecDeque<Request>,
+}
+
+impl Pump {
+    /// Opens a stream with one of the watches; the others follow.
+    pub(super) async fn open(
+        connection: &Connection,
+        watches: &mut Watches,
+        decode_limit: usize,
+    ) -> Result<Self, etcd_client::Error> {
+        let mut outbox = VecDeque::new();
+        let mut first = None;
+        for (id, watch) in &mut watches.by_id {
+            watch.rewind();
+            if watch.paused {
+                continue;
+            }
+            if first.is_none() {
+                first = Some((*id, watch.range.start.clone(), options(&watch.range, watch.next, 1)));
+            } else {
+                outbox.push_back(Request::Create(*id));
+            }
+        }
+        let Some((id, key, options)) = first else {
+            return Err(etcd_client::Error::InvalidArgs("no watch to open a stream for".into()));
+        };
+        let mut client = connection.client.watch_client().max_decoding_message_size(decode_limit);
+        let (sender, responses) = client.watch(key, Some(options)).await?.split();
+        let wires = HashMap::from([(1, id)]);
+        let ids = HashMap::from([(id, 1)]);
+        Ok(Self { sender, responses, wires, ids, last_wire: 1, outbox })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        inner: &Weak<Inner>,
+        adds: &mut mpsc::Receiver<Add>,
+        watches: &mut Watches,
+        signals: &Signals,
+        backoff: &mut Backoff,
+    ) -> End {
+        let mut heard = Instant::now();
+        let mut asked: Option<Instant> = None;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if watches.active() == 0 {
+                return End::Idle;
+            }
+            let next = self.prepare(watches);
+            tokio::select! {
+                message = self.responses.message() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        asked = None;
+                        *backoff = Backoff::streams();
+                        let Some(inner) = inner.upgrade() else { return End::Shutdown };
+                        if let Some(end) = self.receive(message, &inner, watches) {
+                            return end;
+                        }
+                    }
+                    Ok(None) => return End::Fault(Fault::Ambiguous(Cause::new("the watch stream was closed"))),
+                    Err(error) => return End::Fault(classify(&error)),
+                },
+                sent = transmit(&mut self.sender, next.as_ref()), if next.is_some() => {
+                    self.outbox.pop_front();
+                    if let Err(error) = sent {
+                        return End::Fault(classify(&error));
+                    }
+                }
+                add = adds.recv() => match add {
+                    Some(add) => {
+                        self.outbox.push_back(Request::Create(add.id));
+                        watches.add(add);
+                    }
+                    None => return End::Shutdown,
+                },
+                () = signals.notify.notified() => self.collect(watches, signals),
+                _ = tick.tick() => {
+                    let Some(inner) = inner.upgrade() else { return End::Shutdown };
+                    if let Err(error) = inner.rolled_back() {
+                        watches.fail_all(&error);
+                        return End::Idle;
+                    }
+                    match asked {
+                        Some(since) if since.elapsed() >= SILENT => return End::Stalled,
+                        None if heard.elapsed() >= QUIET => {
+                            asked = Some(Instant::now());
+                            self.outbox.push_front(Request::Progress);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the next request ready to be sent, passing over watches that have gone meanwhile.
+    fn prepare(&mut self, watches: &Watches) -> Option<Prepared> {
+        loop {
+            match self.outbox.front()? {
+                Request::Progress => return Some(Prepared::Progress),
+                Request::Cancel(wire) => return Some(Prepared::Cancel(*wire)),
+                Request::Create(id) => {
+                    let id = *id;
+                    if let Some(Watch { range, next, paused: false, .. }) = watches.by_id.get(&id) {
+                        let wire = *self.ids.entry(id).or_insert_with(|| {
+                            self.last_wire += 1;
+                            self.last_wire
+                        });
+                        self.wires.insert(wire, id);
+                        return Some(Prepared::Create(range.start.clone(), options(range, *next, wire)));
+                    }
+                    self.outbox.pop_front();
+                }
+            }
+        }
+    }
+
+    fn receive(
+        &mut self,
+        message: WatchResponse,
+        inner: &std::sync::Arc<Inner>,
+        watches: &mut Watches,
+    ) -> Option<End> {
+        let message = message.0;
+        let (cluster, revision) = message.header.as_ref().map_or((0, 0), |h| (h.cluster_id, h.revision));
+        // A watch is not linearizable, a member may lag: only the cluster is compared here.
+        if let Err(error) = inner.observe(cluster, inner.floor(), 0) {
+            watches.fail_all(&error);
+            return Some(End::Idle);
+        }
+        let id = *self.wires.get(&message.watch_id)?;
+        if message.canceled {
+            self.unmap(id);
+            if message.compact_revision > 0 {
+                watches.compacted(id, message.compact_revision);
+                return None;
+            }
+            return self.refused(id, &message.cancel_reason, watches);
+        }
+        if message.created {
+            let behind = watches.by_id.get(&id).is_some_and(|watch| revision + 1 < watch.next);
+            if behind {
+                // This member has not seen what we have: it lags, or it is another store under the same name, where
+                // this watch would wait for ever. A linearizable read tells, and voids the client in the latter case.
+                let client = Client { inner: inner.clone() };
+                tokio::spawn(async move {
+                    if let Err(error) = client.check_store().await {
+                        tracing::debug!(%error, "checking the store");
+                    }
+                });
+            }
+            return None;
+        }
+        if message.events.is_empty() {
+            watches.bookmark(id, revision);
+            return None;
+        }
+        let events = message.events.into_iter().filter_map(Event::from_proto).collect();
+        let (highest, off) = watches.deliver(id, events, !message.fragment);
+        if highest > 0 {
+            // What was delivered may be relied on: the store must not show less from now on.
+            let _ = inner.observe(cluster, highest, 0);
+        }
+        if off && let Some(wire) = self.unmap(id) {
+            self.outbox.push_back(Request::Cancel(wire));
+        }
+        None
+    }
+
+    /// etcd cancelled a watch without saying that history is gone.
+    fn refused(&mut self, id: u64, reason: &str, watches: &mut Watches) -> Option<End> {
+        let Some(watch) = watches.by_id.get_mut(&id) else { return None };
+        tracing::debug!(reason, "etcd cancelled a watch");
+        if watch.refused.replace(Instant::now()).is_none_or(|before| before.elapsed() > FORGIVE) {
+            // Too old a token looks like this, in two spellings: authenticate anew, once.
+            return Some(End::StaleToken);
+        }
+        let cause = Cause::new(reason);
+        watches.fail(id, Error::PermissionDenied { cause });
+        None
+    }
+
+    fn collect(&mut self, watches: &mut Watches, signals: &Signals) {
+        for id in signals.take_removed() {
+            watches.by_id.remove(&id);
+            if let Some(wire) = self.unmap(id) {
+                self.outbox.push_back(Request::Cancel(wire));
+            }
+        }
+        for id in signals.take_resumed() {
+            if let Some(watch) = watches.by_id.get_mut(&id) {
+                watch.paused = false;
+                self.outbox.push_back(Request::Create(id));
+            }
+        }
+    }
+
+    fn unmap(&mut self, id: u64) -> Option<i64> {
+        let wire = self.ids.remove(&id)?;
+        self.wires.remove(&wire);
+        Some(wire)
+    }
+}
+
+enum Prepared {
+    Create(Vec<u8>, WatchOptions),
+    Cancel(i64),
+    Progress,
+}
+
+async fn transmit(
+    sender: &mut WatchRequestSender,
+    request: Option<&Prepared>,
+) -> Result<(), etcd_client::Error> {
+    match request {
+        Some(Prepared::Create(key, options)) => sender.watch(key.clone(), Some(options.clone())).await,
+        Some(Prepared::Cancel(wire)) => sender.cancel(*wire).await,
+        Some(Prepared::Progress) => sender.request_progress().await,
+        None => Ok(()),
+    }
+}
+
+fn options(range: &Range, from: i64, wire: i64) -> WatchOptions {
+    let options = WatchOptions::new()
+        .with_start_revision(from)
+        .with_watch_id(wire)
+        // Otherwise one large revision would exceed any limit on an answer's size.
+        .with_fragment()
+        .with_progress_notify();
+    match &range.end {
+        Some(end) => options.with_range(end.clone()),
+        None => options,
+    }
+}
