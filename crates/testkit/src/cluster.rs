@@ -1,5 +1,6 @@
 //! One member, or three that agree.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use futures_util::future::join_all;
 
 use crate::member::Member;
 use crate::oracle::Oracle;
+use crate::proxy::Proxy;
 use crate::source::Source;
 use crate::spec::{Seat, ServerTls, Spec};
 use crate::tls::{Identity, TlsMaterial};
@@ -17,6 +19,8 @@ use crate::{eventually, fresh_namespace, place};
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
+    /// One before the peer port of each member, if the cluster can be split.
+    peers: Vec<Proxy>,
 }
 
 impl Cluster {
@@ -60,19 +64,30 @@ impl Cluster {
         self.members[0].connect_options()
     }
 
-    /// Index of the leader, by the word of the members that answer. Waits up to 20 s for there to be one.
+    /// Index of the leader: the member that says so and that most members agree on. Waits up to 20 s for there to be one.
     ///
-    /// A paused leader does not answer; the index returned is then that of its successor.
+    /// For up to an election timeout after the old leader was cut off, this can still be the old one: see
+    /// [`Cluster::leader_other_than`].
     pub async fn leader(&self) -> usize {
-        eventually(Duration::from_secs(20), "a leader", async || {
-            let views = join_all(self.members.iter().map(view)).await;
-            // An old leader cut off from the others still believes in itself: the later term wins.
-            let seen =
-                views.into_iter().enumerate().filter_map(|(index, view)| view.map(|view| (view, index)));
-            let newest = seen.max_by_key(|(view, _)| (view.term, view.leads))?;
-            newest.0.leads.then_some(newest.1)
+        eventually(Duration::from_secs(20), "a leader", async || self.find_leader().await).await
+    }
+
+    /// As [`Cluster::leader`], waiting until it is another than `old`.
+    pub async fn leader_other_than(&self, old: usize) -> usize {
+        eventually(Duration::from_secs(20), "another leader", async || {
+            self.find_leader().await.filter(|&leader| leader != old)
         })
         .await
+    }
+
+    async fn find_leader(&self) -> Option<usize> {
+        let views = join_all(self.members.iter().map(view)).await;
+        let leads = |index: &usize| {
+            let Some(mine) = views[*index].as_ref() else { return false };
+            let agrees = |view: &&View| view.term == mine.term && view.leader == mine.id;
+            mine.leader == mine.id && views.iter().flatten().filter(agrees).count() * 2 > views.len()
+        };
+        (0..views.len()).find(leads)
     }
 
     /// Indices of all members but the leader, running or not.
@@ -106,6 +121,34 @@ impl Cluster {
         join_all(self.members.iter().map(Member::wait_ready)).await;
     }
 
+    /// Cuts one member off from the others, both ways, until [`Cluster::heal`]. Clients reach it as before.
+    ///
+    /// # Panics
+    /// When the cluster was not built with [`Builder::splittable`].
+    pub async fn isolate(&self, index: usize) {
+        assert!(!self.peers.is_empty(), "only a cluster built as splittable can be split");
+        let member = &self.members[index];
+        let id = eventually(Duration::from_secs(10), "the member to tell its id", async || {
+            view(member).await.map(|view| view.id)
+        })
+        .await;
+        for (other, proxy) in self.peers.iter().enumerate() {
+            if other == index {
+                proxy.blackhole().await;
+            } else {
+                proxy.cut(BTreeSet::from([format!("{id:x}")]));
+            }
+        }
+    }
+
+    /// Ends [`Cluster::isolate`]. What was under way between the members arrives late, as after a real partition.
+    pub async fn heal(&self) {
+        for proxy in &self.peers {
+            proxy.cut(BTreeSet::new());
+            proxy.pass().await;
+        }
+    }
+
     /// Stops and starts one member after the other, each ready again before the next.
     pub async fn rolling_restart(&self) {
         for member in &self.members {
@@ -122,9 +165,11 @@ impl Cluster {
     }
 }
 
+/// What a member says about itself and its leader.
 struct View {
+    id: u64,
+    leader: u64,
     term: u64,
-    leads: bool,
 }
 
 async fn view(member: &Member) -> Option<View> {
@@ -132,8 +177,7 @@ async fn view(member: &Member) -> Option<View> {
     let options = member.connect_options().with_connect_timeout(limit).with_timeout(limit);
     let mut client = Client::connect([member.endpoint()], Some(options)).await.ok()?;
     let status = tokio::time::timeout(limit, client.status()).await.ok()?.ok()?;
-    let me = status.header()?.member_id();
-    Some(View { term: status.raft_term(), leads: status.leader() == me })
+    Some(View { id: status.header()?.member_id(), leader: status.leader(), term: status.raft_term() })
 }
 
 /// Options for members, shared by all of a cluster. Defaults: one member, no fsync, heartbeat 50 ms, election timeout
@@ -141,12 +185,13 @@ async fn view(member: &Member) -> Option<View> {
 #[derive(Debug, Clone)]
 pub struct Builder {
     size: usize,
+    splittable: bool,
     spec: Spec,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { size: 1, spec: Spec::default() }
+        Self { size: 1, splittable: false, spec: Spec::default() }
     }
 }
 
@@ -155,6 +200,13 @@ impl Builder {
     #[must_use]
     pub fn size(mut self, size: usize) -> Self {
         self.size = size;
+        self
+    }
+
+    /// Puts a proxy before each member's peer port, so that [`Cluster::isolate`] works. Default false.
+    #[must_use]
+    pub fn splittable(mut self) -> Self {
+        self.splittable = true;
         self
     }
 
@@ -251,11 +303,11 @@ impl Builder {
         };
         let mut failures = Vec::new();
         for _ in 0..3 {
-            let members = self.seat(&source);
+            let (members, peers) = self.seat(&source).await;
             join_all(members.iter().map(Member::spawn)).await;
             let results = join_all(members.iter().map(Member::ready)).await;
             match results.into_iter().find_map(Result::err) {
-                None => return Cluster { members },
+                None => return Cluster { members, peers },
                 Some(why) => failures.push(why),
             }
         }
@@ -268,15 +320,21 @@ impl Builder {
         cluster.members.remove(0)
     }
 
-    fn seat(&self, source: &Source) -> Vec<Member> {
+    async fn seat(&self, source: &Source) -> (Vec<Member>, Vec<Proxy>) {
         let token = fresh_namespace("token");
-        let names: Vec<String> = (0..self.size).map(|index| format!("m{index}")).collect();
-        let peers: Vec<u16> = names.iter().map(|_| place::port()).collect();
+        let ports: Vec<u16> = (0..self.size).map(|_| place::port()).collect();
+        let mut urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let mut proxies = Vec::new();
+        if self.splittable {
+            proxies = join_all(urls.iter().map(Proxy::to)).await;
+            urls = proxies.iter().map(Proxy::endpoint).collect();
+        }
         let roll: Vec<String> =
-            names.iter().zip(&peers).map(|(name, port)| format!("{name}=http://127.0.0.1:{port}")).collect();
-        let seats = names.into_iter().zip(peers).map(|(name, peer_port)| Seat {
-            name,
+            urls.iter().enumerate().map(|(index, url)| format!("m{index}={url}")).collect();
+        let seats = urls.into_iter().zip(ports).enumerate().map(|(index, (peer_url, peer_port))| Seat {
+            name: format!("m{index}"),
             peer_port,
+            peer_url,
             client_port: place::port(),
             metrics_port: place::port(),
             roll: roll.join(","),
@@ -284,6 +342,6 @@ impl Builder {
             // Set when the member has its folder.
             data_dir: std::path::PathBuf::new(),
         });
-        seats.map(|seat| Member::new(source.clone(), self.spec.clone(), seat)).collect()
+        (seats.map(|seat| Member::new(source.clone(), self.spec.clone(), seat)).collect(), proxies)
     }
 }

@@ -1,5 +1,6 @@
 //! A TCP proxy whose faults are switched while it runs.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,9 +79,9 @@ pub struct ProxyStats {
     pub frozen: u64,
     /// Pieces delayed.
     pub delayed: u64,
-    /// Bytes that reached the server.
+    /// Bytes passed on to the server.
     pub bytes_to_server: u64,
-    /// Bytes that reached the client.
+    /// Bytes passed on to the client.
     pub bytes_to_client: u64,
     /// Connections closed because the server could not be reached.
     pub unreachable: u64,
@@ -101,6 +102,8 @@ pub(crate) struct Control {
     /// Connections born under an earlier generation are reset.
     pub(crate) generation: u64,
     pub(crate) target: String,
+    /// Ids of etcd members whose connections are frozen, whatever the mode.
+    pub(crate) cut: BTreeSet<String>,
 }
 
 /// A proxy on a loopback port in front of one endpoint. Dropping it closes everything.
@@ -121,7 +124,7 @@ impl Proxy {
     /// A passing proxy in front of `endpoint`, a URL (or plain `host:port`).
     pub async fn to(endpoint: impl AsRef<str>) -> Self {
         let (scheme, target) = parse(endpoint.as_ref());
-        let control = Control { mode: Mode::Pass, generation: 0, target };
+        let control = Control { mode: Mode::Pass, generation: 0, target, cut: BTreeSet::new() };
         let control = Arc::new(watch::channel(control).0);
         let counters = Arc::new(Counters::default());
         // Not port 0: the kernel could hand the port to somebody else while `Refuse` leaves it open.
@@ -219,6 +222,11 @@ impl Proxy {
             now.generation += 1;
             now.target = target;
         });
+    }
+
+    /// Freezes the connections that these etcd members (ids in hexadecimal) have dialled, and thaws all others.
+    pub(crate) fn cut(&self, members: BTreeSet<String>) {
+        self.control.send_modify(|now| now.cut = members);
     }
 
     /// What it has seen and done so far.

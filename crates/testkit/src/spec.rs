@@ -68,6 +68,8 @@ pub(crate) struct Seat {
     pub(crate) name: String,
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
+    /// Where other members find it: its peer port, or a proxy before that.
+    pub(crate) peer_url: String,
     pub(crate) metrics_port: u16,
     /// `name=peer-url` of every member, comma-separated.
     pub(crate) roll: String,
@@ -95,7 +97,7 @@ impl Seat {
         flag("listen-client-urls", &client);
         flag("advertise-client-urls", &client);
         flag("listen-peer-urls", &peer);
-        flag("initial-advertise-peer-urls", &peer);
+        flag("initial-advertise-peer-urls", &self.peer_url);
         flag("initial-cluster", &self.roll);
         flag("initial-cluster-token", &self.token);
         flag("initial-cluster-state", "new");

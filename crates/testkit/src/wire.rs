@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -87,6 +87,8 @@ struct Connection<'a> {
     dice: Mutex<Option<(u64, StdRng)>>,
     /// Bytes were thrown away: nothing sensible can follow on this connection.
     spoiled: AtomicBool,
+    /// Which etcd member dialled, once it has said so.
+    source: OnceLock<String>,
 }
 
 /// Connects to the target and passes bytes until one side ends or the proxy breaks the connection.
@@ -97,7 +99,13 @@ pub(crate) async fn relay(
     counters: &Counters,
 ) -> End {
     let born = control.borrow_and_update().generation;
-    let connection = Connection { counters, number, dice: Mutex::new(None), spoiled: AtomicBool::new(false) };
+    let connection = Connection {
+        counters,
+        number,
+        dice: Mutex::new(None),
+        spoiled: AtomicBool::new(false),
+        source: OnceLock::new(),
+    };
     let end = tokio::select! {
         () = connection.watched(control.clone(), born) => End::Reset,
         end = connection.pass(client, control) => end,
@@ -191,6 +199,12 @@ impl Connection<'_> {
             if let Some(due) = due {
                 tokio::time::sleep_until(due).await;
             }
+            if way == Way::ToServer
+                && self.source.get().is_none()
+                && let Some(source) = speaker(&piece)
+            {
+                self.source.get_or_init(|| source);
+            }
             self.thawed(&mut control).await;
             let mode = control.borrow_and_update().mode;
             match (mode, way) {
@@ -216,14 +230,15 @@ impl Connection<'_> {
                 }
                 _ => {}
             }
-            if write(to, &piece).await.is_err() {
-                return End::Closed;
-            }
             let bytes = match way {
                 Way::ToServer => &self.counters.bytes_to_server,
                 Way::ToClient => &self.counters.bytes_to_client,
             };
+            // Counted first: whoever has the answer in hand must find it counted.
             bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
+            if write(to, &piece).await.is_err() {
+                return End::Closed;
+            }
         }
         // A cut network does not carry the news of an end either.
         self.thawed(&mut control).await;
@@ -250,10 +265,14 @@ impl Connection<'_> {
         tokio::time::timeout(moment, swallowing).await.ok();
     }
 
-    /// Waits while the mode is [`Mode::Blackhole`].
+    fn frozen(&self, now: &Control) -> bool {
+        now.mode == Mode::Blackhole || self.source.get().is_some_and(|source| now.cut.contains(source))
+    }
+
+    /// Waits while the mode is [`Mode::Blackhole`] or the one who dialled is cut off.
     async fn thawed(&self, control: &mut watch::Receiver<Control>) {
         let mut counted = false;
-        while control.borrow_and_update().mode == Mode::Blackhole {
+        while self.frozen(&control.borrow_and_update()) {
             if !counted {
                 bump(&self.counters.frozen);
                 counted = true;
@@ -263,6 +282,14 @@ impl Connection<'_> {
             }
         }
     }
+}
+
+/// The member that speaks, in a piece of traffic between etcd members: they name themselves in a header.
+fn speaker(piece: &[u8]) -> Option<String> {
+    const HEADER: &[u8] = b"X-Server-From: ";
+    let start = piece.windows(HEADER.len()).position(|window| window == HEADER)? + HEADER.len();
+    let end = piece[start..].iter().position(|&byte| byte == b'\r')? + start;
+    String::from_utf8(piece[start..end].to_vec()).ok()
 }
 
 async fn read(from: &TcpStream, piece: &mut [u8]) -> io::Result<usize> {
