@@ -100,8 +100,12 @@ impl Session {
         };
         self.shared.tasks.spawn(keeper.run(epoch, first));
         // Made before waiting: if this future is dropped, so is the presence, and the key goes.
-        let presence = Presence { key: key.clone(), commands, status: watched, session: self.clone() };
+        let mut presence = Presence { key: key.clone(), commands, status: watched, session: self.clone() };
         installed.await.map_err(|_| Error::Stopped)??;
+        // That it is there is no news to somebody who has just been told.
+        if presence.status.borrow_and_update().state != PresenceState::Kept {
+            presence.status.mark_changed();
+        }
         Ok(presence)
     }
 }
@@ -234,10 +238,11 @@ impl Keeper {
             let turn = match self.install(&epoch).await {
                 Ok(revision) => {
                     backoff = Backoff::streams();
+                    // Before the answer: whoever has it must not find the key missing.
+                    self.report(PresenceState::Kept, &epoch, revision);
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
                     }
-                    self.report(PresenceState::Kept, &epoch, revision);
                     for reply in self.waiting.drain(..) {
                         let _ = reply.send(Ok(revision));
                     }
