@@ -15,6 +15,7 @@ use crate::epoch::Epoch;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::heart::Keeper;
 use crate::key::Prefix;
+use crate::marker::Markers;
 
 /// Options of [`Session::open_with`].
 #[derive(Debug, Clone)]
@@ -101,6 +102,7 @@ pub(crate) struct Shared {
     /// Waits for it.
     pub(crate) tasks: TaskTracker,
     pub(crate) closed: watch::Sender<Option<Result<()>>>,
+    pub(crate) markers: Markers,
     parts: Mutex<HashMap<(TypeId, Prefix), Weak<dyn Any + Send + Sync>>>,
 }
 
@@ -149,6 +151,7 @@ impl Session {
             closing: closing.clone(),
             tasks: TaskTracker::new(),
             closed: watch::Sender::new(None),
+            markers: Markers::default(),
             parts: Mutex::default(),
         });
         tokio::spawn(Keeper::new(shared.clone()).run());

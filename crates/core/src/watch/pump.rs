@@ -222,7 +222,7 @@ impl Pump {
 
     /// etcd cancelled a watch without saying that history is gone.
     fn refused(&mut self, id: u64, reason: &str, watches: &mut Watches) -> Option<End> {
-        let Some(watch) = watches.by_id.get_mut(&id) else { return None };
+        let watch = watches.by_id.get_mut(&id)?;
         tracing::debug!(reason, "etcd cancelled a watch");
         if watch.refused.replace(Instant::now()).is_none_or(|before| before.elapsed() > FORGIVE) {
             // Too old a token looks like this, in two spellings: authenticate anew, once.
