@@ -3,6 +3,7 @@
 //! A new command is a variant of [`Command`], an arm of [`parse`], a part of [`HELP`] and a file named for it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use lexopt::{Arg, Parser, ValueExt};
@@ -16,6 +17,8 @@ Commands:
   test [-p <crate>]... [--etcd <where>] [-- <filter and test flags>]
         Starts an etcd and runs every test against it, those that plain `cargo test` ignores included,
         through cargo-nextest when it is installed. With a filter, doctests are left out.
+  tidy [<folder>]
+        Checks the shape of the workspace: who may depend on whom, what every recipe has, what no file may say.
 
 Where etcd comes from:
   --etcd docker    a container, by testcontainers; the image is $SERENO_ETCD_IMAGE, else one that the
@@ -31,6 +34,8 @@ pub(crate) enum Command {
     Help(&'static str),
     /// `cargo xtask test`
     Test(Test),
+    /// `cargo xtask tidy`
+    Tidy(Tidy),
 }
 
 /// Flags of `cargo xtask test`.
@@ -44,6 +49,13 @@ pub(crate) struct Test {
     pub(crate) rest: Vec<OsString>,
 }
 
+/// Flags of `cargo xtask tidy`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tidy {
+    /// The workspace to check; this one when none is named.
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// Reads a command line.
 pub(crate) fn parse(mut parser: Parser) -> anyhow::Result<Command> {
     let command = match parser.next()? {
@@ -55,6 +67,7 @@ pub(crate) fn parse(mut parser: Parser) -> anyhow::Result<Command> {
     match command.as_str() {
         "help" => Ok(Command::Help(HELP)),
         "test" => test(parser),
+        "tidy" => tidy(parser),
         other => bail!("there is no command `{other}`"),
     }
 }
@@ -77,6 +90,18 @@ fn test(mut parser: Parser) -> anyhow::Result<Command> {
             Some(other) => return Err(other.unexpected().into()),
         }
     }
+}
+
+fn tidy(mut parser: Parser) -> anyhow::Result<Command> {
+    let mut flags = Tidy::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Value(folder) if flags.folder.is_none() => flags.folder = Some(folder.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Tidy(flags))
 }
 
 fn choice(parser: &mut Parser) -> anyhow::Result<Choice> {
@@ -107,6 +132,13 @@ mod tests {
             panic!("a test command");
         };
         assert_eq!(flags.rest, ["--exact", "some_test", "-p"]);
+    }
+
+    #[test]
+    fn a_folder_to_tidy_may_be_named() {
+        assert_eq!(read("tidy").unwrap(), Command::Tidy(Tidy { folder: None }));
+        assert_eq!(read("tidy /tmp").unwrap(), Command::Tidy(Tidy { folder: Some("/tmp".into()) }));
+        assert!(read("tidy /tmp /etc").is_err());
     }
 
     #[test]

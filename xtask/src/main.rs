@@ -5,6 +5,7 @@ mod flags;
 mod outcome;
 mod runner;
 mod test;
+mod tidy;
 mod undertaker;
 mod workspace;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Test(flags)) => test::run(&flags),
+        Ok(Command::Tidy(flags)) => tidy::run(&flags),
         Err(error) => Err(error.context("see `cargo xtask --help`")),
     };
     outcome::report(done)

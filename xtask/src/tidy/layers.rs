@@ -1,0 +1,88 @@
+//! `layers` and `client`: who may name whom.
+
+use toml::{Table, Value};
+
+use super::tree::{Tree, room};
+use super::{Finding, code, line_of};
+
+/// Rooms that may name the etcd client and what it is made of.
+const CLIENT_ROOMS: [&str; 4] = ["core", "embed", "testkit", "xtask"];
+const TESTKIT: &str = "sereno-testkit";
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, file) in tree.files("", "toml").filter(|(path, _)| *path != "Cargo.toml") {
+        for (name, is_dev) in dependencies(&tree.manifest(path)) {
+            let what = if is_client(&name) && !CLIENT_ROOMS.contains(&room(path)) {
+                Some(("client", format!("{name} is named by core, embed and testkit alone")))
+            } else if !may_depend(tree, room(path), &name, is_dev) {
+                Some(("layers", format!("must not depend on {name}")))
+            } else {
+                None
+            };
+            findings
+                .extend(what.map(|(rule, what)| Finding::new(path, line_of(&file.text, &name), rule, what)));
+        }
+    }
+    for (path, file) in tree.files("", "rs") {
+        for (line, name, _) in code::names(&file.code) {
+            if is_client(name) && !CLIENT_ROOMS.contains(&room(path)) {
+                let what = format!("`{name}` is named by core, embed and testkit alone");
+                findings.push(Finding::new(path, line, "client", what));
+            }
+            if names_another(tree, room(path), name) {
+                findings.push(Finding::new(path, line, "layers", format!("must not name `{name}`")));
+            }
+        }
+    }
+    findings
+}
+
+fn is_client(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    name == "etcd-client" || name == "tonic" || name.starts_with("tonic-")
+}
+
+/// The folder of a package of ours: `sereno-counter` gives `counter`.
+fn ours<'a>(tree: &Tree, package: &'a str) -> Option<&'a str> {
+    package.strip_prefix("sereno-").filter(|folder| tree.crates.iter().any(|name| name == folder))
+}
+
+fn may_depend(tree: &Tree, room: &str, package: &str, is_dev: bool) -> bool {
+    let Some(target) = ours(tree, package) else { return true };
+    let is_recipe = tree.recipes().any(|recipe| recipe == room);
+    match room {
+        // Nobody publishes these.
+        "examples" | "xtask" => true,
+        _ if package == TESTKIT => is_dev,
+        "pipes" | "peers" => ["core", "sp"].contains(&target),
+        _ if is_recipe => target == "core",
+        "core" | "sp" => false,
+        _ => !tree.recipes().any(|recipe| recipe == target),
+    }
+}
+
+/// Whether a recipe's code names another recipe's library.
+fn names_another(tree: &Tree, room: &str, name: &str) -> bool {
+    let Some(other) = name.strip_prefix("sereno_") else { return false };
+    other != room
+        && tree.recipes().any(|recipe| recipe == room)
+        && tree.recipes().any(|recipe| recipe == other)
+}
+
+/// Every package a manifest depends on, under its true name, and whether for tests only.
+fn dependencies(manifest: &Table) -> Vec<(String, bool)> {
+    let targets = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
+    let tables = targets.filter_map(Value::as_table).chain([manifest]);
+    tables
+        .flat_map(|table| {
+            ["dependencies", "build-dependencies", "dev-dependencies"].map(|kind| (table.get(kind), kind))
+        })
+        .filter_map(|(table, kind)| Some((table?.as_table()?, kind == "dev-dependencies")))
+        .flat_map(|(table, is_dev)| table.iter().map(move |(key, value)| (true_name(key, value), is_dev)))
+        .collect()
+}
+
+fn true_name(key: &str, value: &Value) -> String {
+    value.get("package").and_then(Value::as_str).unwrap_or(key).to_owned()
+}
