@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::error::{Error, LostReason, Result};
 use crate::key::Key;
 use crate::lease::Granted;
@@ -27,14 +28,37 @@ struct Inner {
     ttl: Duration,
     key: Key,
     token: i64,
-    valid_until: Mutex<Instant>,
+    valid_until: Mutex<Deadline>,
     ended: OnceLock<LostReason>,
     lost: CancellationToken,
 }
 
+/// One moment by two clocks: the second one goes on while the machine is suspended.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    since_boot: Option<Duration>,
+}
+
+impl Deadline {
+    fn of(sent: Instant, ttl: Duration) -> Self {
+        let at = sent + ttl - margin(ttl);
+        let since_boot = clock::since_boot().map(|boot| boot + at.saturating_duration_since(Instant::now()));
+        Self { at, since_boot }
+    }
+
+    fn remaining(self) -> Duration {
+        let left = self.at.saturating_duration_since(Instant::now());
+        match (self.since_boot, clock::since_boot()) {
+            (Some(deadline), Some(now)) => left.min(deadline.saturating_sub(now)),
+            _ => left,
+        }
+    }
+}
+
 impl Epoch {
     pub(crate) fn new(number: u64, id: String, granted: Granted, key: Key, token: i64) -> Self {
-        let valid_until = Mutex::new(granted.sent + granted.ttl - margin(granted.ttl));
+        let valid_until = Mutex::new(Deadline::of(granted.sent, granted.ttl));
         let inner = Inner {
             number,
             id,
@@ -88,7 +112,7 @@ impl Epoch {
         if self.inner.ended.get().is_some() {
             return Duration::ZERO;
         }
-        self.deadline().saturating_duration_since(Instant::now())
+        self.inner.valid_until.lock().unwrap_or_else(PoisonError::into_inner).remaining()
     }
 
     /// Whether the epoch has neither ended nor outlived [`Epoch::valid_until`]. No RPC; looked up in the clock at each
@@ -141,17 +165,20 @@ impl Epoch {
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        *self.inner.valid_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.valid_until.lock().unwrap_or_else(PoisonError::into_inner).at
     }
 
     /// Counts an acknowledged keepalive. `false` when the deadline had already passed: what others may have concluded
     /// from that cannot be taken back.
     pub(crate) fn extend(&self, sent: Instant, ttl: Duration) -> bool {
         let mut valid_until = self.inner.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.inner.ended.get().is_some() || Instant::now() >= *valid_until {
+        if self.inner.ended.get().is_some() || valid_until.remaining().is_zero() {
             return false;
         }
-        *valid_until = (*valid_until).max(sent + ttl - margin(ttl));
+        let later = Deadline::of(sent, ttl);
+        if later.at > valid_until.at {
+            *valid_until = later;
+        }
         true
     }
 
@@ -220,6 +247,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3)).await;
         assert!(!epoch.extend(Instant::now(), Duration::from_secs(2)));
         assert!(!epoch.is_valid());
+    }
+
+    #[tokio::test]
+    async fn time_that_passed_while_the_machine_slept_counts() {
+        let epoch = epoch(Duration::from_secs(10));
+        assert!(epoch.is_valid());
+        let Some(now) = clock::since_boot() else { return };
+        epoch.inner.valid_until.lock().unwrap().since_boot = Some(now);
+        assert!(!epoch.is_valid(), "the other clock says that it is over");
+        assert!(!epoch.extend(Instant::now(), Duration::from_secs(10)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,9 @@ impl Keeper {
     async fn live(&self, epoch: &Epoch) -> LostReason {
         let deadline = async {
             while epoch.is_valid() {
-                tokio::time::sleep_until(epoch.deadline()).await;
+                // Not in one go: the timer stands still while the machine is suspended, the deadline does not.
+                let look = Instant::now() + Duration::from_secs(1);
+                tokio::time::sleep_until(epoch.deadline().min(look)).await;
             }
         };
         tokio::select! {

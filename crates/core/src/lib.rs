@@ -3,6 +3,7 @@
 mod backoff;
 mod classify;
 mod client;
+mod clock;
 mod commit;
 mod epoch;
 mod error;
