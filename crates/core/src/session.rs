@@ -1,5 +1,8 @@
 //! The session: one lease per process, shared by every recipe, and what happens when it is lost.
 
+mod events;
+mod weak;
+
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +19,9 @@ use crate::error::{Cause, Error, LostReason, Result};
 use crate::heart::Keeper;
 use crate::key::Prefix;
 use crate::marker::Markers;
+
+pub use self::events::SessionEvents;
+pub use self::weak::WeakSession;
 
 /// Options of [`Session::open_with`].
 #[derive(Debug, Clone)]
@@ -217,7 +223,7 @@ impl Session {
     /// A stream of the latest status: whoever is slow misses states in between, never the last one.
     #[must_use]
     pub fn events(&self) -> SessionEvents {
-        SessionEvents { receiver: self.shared.status.subscribe() }
+        SessionEvents::new(self.shared.status.subscribe())
     }
 
     /// Asks etcd itself, linearizably, whether the present epoch is alive. One RPC.
@@ -331,49 +337,7 @@ impl Session {
     /// A reference that does not keep the session open.
     #[must_use]
     pub fn downgrade(&self) -> WeakSession {
-        WeakSession { shared: self.shared.clone() }
-    }
-}
-
-/// A [`Session`] for its own tasks: does not keep it open.
-#[derive(Clone)]
-pub struct WeakSession {
-    shared: Arc<Shared>,
-}
-
-impl WeakSession {
-    /// As [`Session::client`].
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.shared.client
-    }
-
-    /// As [`Session::epoch`].
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.shared.epochs.borrow().clone()
-    }
-
-    /// As [`Session::next_epoch`].
-    ///
-    /// # Errors
-    /// As [`Session::next_epoch`].
-    pub async fn next_epoch(&self, after: u64) -> Result<Epoch> {
-        self.shared.next_epoch(after).await
-    }
-
-    /// As [`Session::live_epoch`].
-    ///
-    /// # Errors
-    /// As [`Session::live_epoch`].
-    pub async fn live_epoch(&self) -> Result<Epoch> {
-        self.shared.live_epoch().await
-    }
-}
-
-impl fmt::Debug for WeakSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakSession").finish_non_exhaustive()
+        WeakSession::new(self.shared.clone())
     }
 }
 
@@ -383,28 +347,5 @@ impl fmt::Debug for Session {
             .field("status", &self.status())
             .field("epoch", &self.epoch())
             .finish_non_exhaustive()
-    }
-}
-
-/// The stream of a session's states: [`Session::events`].
-#[derive(Debug)]
-pub struct SessionEvents {
-    receiver: watch::Receiver<SessionStatus>,
-}
-
-impl SessionEvents {
-    /// The next state that differs from the one seen last; the one at the time of [`Session::events`] counts as seen.
-    /// `None` after the session has ended for good.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<SessionStatus> {
-        if self.receiver.borrow().state == SessionState::Closed
-            && !self.receiver.has_changed().unwrap_or(false)
-        {
-            return None;
-        }
-        self.receiver.changed().await.ok()?;
-        Some(*self.receiver.borrow_and_update())
     }
 }

@@ -1,0 +1,276 @@
+//! The task behind a kept key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Command, Conflict, PresenceState, PresenceStatus};
+use crate::backoff::{Backoff, Step, jitter};
+use crate::epoch::Epoch;
+use crate::error::{Error, LostReason, Result};
+use crate::key::Key;
+use crate::session::Shared;
+use crate::txn::{Compare, Op, Txn};
+use crate::watch::{EventKind, Overflow, Tail, TailItem};
+
+/// Why the key has to be looked after again.
+enum Turn {
+    /// It was deleted underneath, or may have been.
+    Restore,
+    EpochLost,
+    Displaced,
+    Leave(Option<oneshot::Sender<Result<()>>>),
+    Closing,
+}
+
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: Key,
+    pub(super) value: Bytes,
+    pub(super) conflict: Conflict,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) status: watch::Sender<PresenceStatus>,
+    /// The leases of this presence's former epochs: what hangs on them is ours to replace.
+    pub(super) leases: Vec<i64>,
+    /// Updates that are not written yet.
+    pub(super) waiting: Vec<oneshot::Sender<Result<i64>>>,
+}
+
+impl Keeper {
+    pub(super) async fn run(mut self, mut epoch: Epoch, first: oneshot::Sender<Result<()>>) {
+        let mut first = Some(first);
+        let mut backoff = Backoff::streams();
+        loop {
+            let turn = match self.install(&epoch).await {
+                Ok(revision) => {
+                    backoff = Backoff::streams();
+                    // Before the answer: whoever has it must not find the key missing.
+                    self.report(PresenceState::Kept, &epoch, revision);
+                    if let Some(first) = first.take() {
+                        let _ = first.send(Ok(()));
+                    }
+                    for reply in self.waiting.drain(..) {
+                        let _ = reply.send(Ok(revision));
+                    }
+                    self.hold(&epoch, revision).await
+                }
+                Err(error) => {
+                    if let Some(first) = first.take() {
+                        let _ = first.send(Err(error));
+                        // Perhaps it was written all the same.
+                        let _ = self.delete(&epoch).await;
+                        return;
+                    }
+                    match error {
+                        Error::NameTaken => Turn::Displaced,
+                        Error::SessionLost { .. } | Error::LeaseGone => Turn::EpochLost,
+                        error => {
+                            tracing::debug!(%error, key = %self.key, "restoring a kept key");
+                            self.pause(&epoch, backoff.next()).await
+                        }
+                    }
+                }
+            };
+            match turn {
+                Turn::Restore => self.missing(),
+                Turn::EpochLost => {
+                    self.missing();
+                    self.leases.push(epoch.lease());
+                    match self.next(&epoch).await {
+                        Ok(next) => epoch = next,
+                        Err(turn) => return self.finish(turn, &epoch).await,
+                    }
+                }
+                turn => return self.finish(turn, &epoch).await,
+            }
+        }
+    }
+
+    /// Holds the key until something happens to it.
+    async fn hold(&mut self, epoch: &Epoch, revision: i64) -> Turn {
+        let client = self.shared.client.clone();
+        let Ok(mut tail) = client.tail(&self.key, revision.saturating_add(1), Overflow::Pause).await else {
+            return Turn::Restore;
+        };
+        let closing = self.shared.closing.clone();
+        loop {
+            tokio::select! {
+                biased;
+                command = self.inbox.recv() => match command {
+                    Some(Command::Update(value, reply)) => {
+                        self.value = value;
+                        self.waiting.push(reply);
+                        match self.install(epoch).await {
+                            Ok(revision) => {
+                                self.report(PresenceState::Kept, epoch, revision);
+                                for reply in self.waiting.drain(..) {
+                                    let _ = reply.send(Ok(revision));
+                                }
+                            }
+                            Err(Error::SessionLost { .. } | Error::LeaseGone) => return Turn::EpochLost,
+                            Err(Error::NameTaken) => return Turn::Displaced,
+                            Err(_) => return Turn::Restore,
+                        }
+                    }
+                    Some(Command::Leave(reply)) => return Turn::Leave(Some(reply)),
+                    None => return Turn::Leave(None),
+                },
+                () = closing.cancelled() => return Turn::Closing,
+                _ = epoch.lost() => return Turn::EpochLost,
+                turn = watch(&mut tail, epoch) => return turn,
+            }
+        }
+    }
+
+    /// Makes the key ours with the present value; gives the revision at which it is so.
+    async fn install(&self, epoch: &Epoch) -> Result<i64> {
+        self.shared.client.optimistic(|| self.try_install(epoch)).await
+    }
+
+    async fn try_install(&self, epoch: &Epoch) -> Result<Step<i64>> {
+        let client = &self.shared.client;
+        epoch.check()?;
+        let put = Op::put_leased(&self.key, self.value.clone(), epoch);
+        let create = Txn::new()
+            .when(epoch.fence())
+            .when(Compare::absent(&self.key))
+            .then(put.clone())
+            .otherwise(Op::get(&self.key))
+            .otherwise(Op::get(epoch.key()));
+        let reply = client.settle(&create).await?.reply;
+        if reply.succeeded {
+            return Ok(Step::Done(reply.revision));
+        }
+        if reply.entry(1).is_none_or(|kv| kv.create_revision != epoch.token()) {
+            epoch.end(LostReason::Expired);
+            return Err(epoch.lost_error());
+        }
+        let Some(found) = reply.entry(0) else { return Ok(Step::Conflict) };
+        let ours = found.lease == epoch.lease();
+        if ours && found.value == self.value {
+            return Ok(Step::Done(found.mod_revision));
+        }
+        let former = self.leases.contains(&found.lease);
+        if !ours && !former && self.conflict == Conflict::Refuse {
+            return Err(Error::NameTaken);
+        }
+        let replace = Txn::new()
+            .when(epoch.fence())
+            .when(Compare::modified_at(&self.key, found.mod_revision))
+            .then(put);
+        let settled = client.settle(&replace).await?;
+        // Not applied: either somebody was faster, or a copy of this one was; the next round sees which.
+        Ok(if settled.reply.succeeded { Step::Done(settled.reply.revision) } else { Step::Conflict })
+    }
+
+    /// Deletes the key if it is still ours.
+    async fn delete(&self, epoch: &Epoch) -> Result<()> {
+        let delete = Txn::new().when(Compare::owned_by(&self.key, epoch)).then(Op::delete(&self.key));
+        self.shared.client.settle(&delete).await.map(|_| ())
+    }
+
+    async fn pause(&mut self, epoch: &Epoch, wait: Duration) -> Turn {
+        tokio::select! {
+            turn = self.commanded() => turn,
+            _ = epoch.lost() => Turn::EpochLost,
+            () = tokio::time::sleep(wait) => Turn::Restore,
+        }
+    }
+
+    async fn next(&mut self, epoch: &Epoch) -> Result<Epoch, Turn> {
+        let shared = self.shared.clone();
+        let wait = jitter((epoch.ttl() / 20).min(Duration::from_millis(250)));
+        let next = async {
+            // Many keys move together: not all in the same millisecond.
+            tokio::time::sleep(wait).await;
+            shared.next_epoch(epoch.number()).await
+        };
+        tokio::select! {
+            next = next => next.map_err(|_| Turn::Closing),
+            turn = self.commanded() => Err(turn),
+        }
+    }
+
+    /// Takes commands while the key cannot be written; returns when it is to be given up.
+    async fn commanded(&mut self) -> Turn {
+        let closing = self.shared.closing.clone();
+        loop {
+            tokio::select! {
+                command = self.inbox.recv() => match command {
+                    Some(Command::Update(value, reply)) => {
+                        self.value = value;
+                        self.waiting.retain(|waiting| !waiting.is_closed());
+                        self.waiting.push(reply);
+                    }
+                    Some(Command::Leave(reply)) => return Turn::Leave(Some(reply)),
+                    None => return Turn::Leave(None),
+                },
+                () = closing.cancelled() => return Turn::Closing,
+            }
+        }
+    }
+
+    async fn finish(mut self, turn: Turn, epoch: &Epoch) {
+        match turn {
+            Turn::Displaced => {
+                tracing::info!(key = %self.key, "a kept key was taken over");
+                for reply in self.waiting.drain(..) {
+                    let _ = reply.send(Err(Error::NameTaken));
+                }
+                self.end(PresenceState::Displaced);
+            }
+            Turn::Leave(reply) => {
+                let deleted = if epoch.ended().is_some() { Ok(()) } else { self.delete(epoch).await };
+                self.end(PresenceState::Left);
+                if let (Err(error), None) = (&deleted, &reply) {
+                    tracing::debug!(%error, key = %self.key, "deleting a kept key");
+                }
+                if let Some(reply) = reply {
+                    let _ = reply.send(deleted);
+                }
+            }
+            // The lease is about to be revoked, with all its keys.
+            _ => self.end(PresenceState::Left),
+        }
+    }
+
+    fn report(&self, state: PresenceState, epoch: &Epoch, revision: i64) {
+        self.status.send_modify(|status| {
+            status.state = state;
+            status.epoch = epoch.number();
+            status.revision = revision;
+        });
+    }
+
+    fn missing(&self) {
+        self.status.send_if_modified(|status| {
+            if status.state == PresenceState::Missing {
+                return false;
+            }
+            status.state = PresenceState::Missing;
+            status.restored += 1;
+            true
+        });
+    }
+
+    fn end(&self, state: PresenceState) {
+        self.status.send_modify(|status| status.state = state);
+    }
+}
+
+/// Waits until the watched key is not what this presence wrote.
+async fn watch(tail: &mut Tail, epoch: &Epoch) -> Turn {
+    while let Some(Ok(item)) = tail.next().await {
+        let TailItem::Changes(changes) = item else { return Turn::Restore };
+        for event in changes.events {
+            match event.kind {
+                EventKind::Delete => return Turn::Restore,
+                EventKind::Put if event.kv.lease != epoch.lease() => return Turn::Displaced,
+                EventKind::Put => {}
+            }
+        }
+    }
+    Turn::Restore
+}
