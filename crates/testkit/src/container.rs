@@ -40,6 +40,7 @@ impl Container {
         // Files in the data directory then belong to us, whoever runs the daemon.
         let owner = fs::metadata(data).expect("the data directory exists");
         let mut request = GenericImage::new(name, tag)
+            .with_entrypoint(&program(image).await)
             .with_cmd(arguments)
             .with_network("host")
             .with_user(format!("{}:{}", owner.uid(), owner.gid()))
@@ -109,6 +110,20 @@ impl Drop for Container {
             engine::block(PATIENCE, handle.rm());
         }
     }
+}
+
+/// What starts etcd in this image: some name it as their entry point, the public one only as its command.
+async fn program(image: &str) -> String {
+    let docker = source::docker().await.expect("the daemon answered before");
+    let config = match docker.inspect_image(image).await {
+        Ok(found) => found.config.unwrap_or_default(),
+        Err(error) => panic!("no image {image}: {error}"),
+    };
+    let words = config.entrypoint.into_iter().chain(config.cmd).flatten();
+    words
+        .into_iter()
+        .find(|word| word.rsplit('/').next() == Some("etcd"))
+        .unwrap_or_else(|| "etcd".to_owned())
 }
 
 /// Name and tag; a registry's port is not a tag.
