@@ -126,7 +126,13 @@ impl Keeper {
 
     /// Makes the key ours with the present value; gives the revision at which it is so.
     async fn install(&self, epoch: &Epoch) -> Result<i64> {
-        self.shared.client.optimistic(|| self.try_install(epoch)).await
+        tokio::select! {
+            biased;
+            installed = self.shared.client.optimistic(|| self.try_install(epoch)) => installed,
+            // The write may hang until the client's deadline; that the key is lost is known sooner. Should a copy of it
+            // still land, it is fenced, and on a lease that is known as ours.
+            _ = epoch.lost() => Err(epoch.lost_error()),
+        }
     }
 
     async fn try_install(&self, epoch: &Epoch) -> Result<Step<i64>> {
