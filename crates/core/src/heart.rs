@@ -63,15 +63,7 @@ impl Keeper {
             }
             epoch.end(reason);
             shared.report(epoch.number(), SessionState::Lost(reason));
-            if reason == LostReason::Deadline {
-                // etcd may not know yet: let the others go on.
-                let (client, lease) = (shared.client.clone(), epoch.lease());
-                shared.tasks.spawn(async move {
-                    if let Err(error) = lease::revoke(&client, lease, client.deadline()).await {
-                        tracing::debug!(%error, "revoking a lost lease");
-                    }
-                });
-            }
+            self.release(&epoch);
             let Some(next) = self.begin(epoch.number() + 1).await else {
                 return self.close(&epoch).await;
             };
@@ -80,6 +72,16 @@ impl Keeper {
             shared.epochs.send_replace(next);
             shared.report(number, SessionState::Connected);
         }
+    }
+
+    /// etcd may not know yet that the epoch is over, or only its key was deleted: lets the others go on.
+    fn release(&self, epoch: &Epoch) {
+        let (client, lease) = (self.shared.client.clone(), epoch.lease());
+        self.shared.tasks.spawn(async move {
+            if let Err(error) = lease::revoke(&client, lease, client.deadline()).await {
+                tracing::debug!(%error, "revoking a lost lease");
+            }
+        });
     }
 
     /// Keeps an epoch alive until it ends.

@@ -224,3 +224,22 @@ async fn a_taken_name_is_refused_or_taken_over() {
     first.close().await.unwrap();
     second.close().await.unwrap();
 }
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn deleting_the_session_key_alone_ends_the_epoch_and_everything_on_its_lease() {
+    let (client, oracle) = shared_client().await;
+    let session = Session::open(&client).await.unwrap();
+    let first = session.epoch();
+    let owned = client.namespace().prefix("owned").unwrap().key("x").unwrap();
+    let put = sereno_core::Txn::new().then(sereno_core::Op::put_leased(&owned, "x", &first));
+    client.settle(&put).await.unwrap();
+    oracle.delete(first.key().as_bytes()).await;
+    assert_eq!(first.lost().await, LostReason::Expired);
+    eventually(Duration::from_secs(5), "the orphaned lease to be revoked", async || {
+        oracle.get(owned.as_bytes()).await.is_none().then_some(())
+    })
+    .await;
+    assert_eq!(session.next_epoch(1).await.unwrap().number(), 2);
+    session.close().await.unwrap();
+}
