@@ -37,6 +37,17 @@ pub(crate) struct Inner {
     probing: AtomicBool,
 }
 
+tokio::task_local! {
+    /// When the operation that the present calls are parts of must end.
+    static UNTIL: Instant;
+}
+
+/// When something that may take `within` must end: earlier if it is part of an operation that ends earlier.
+pub(crate) fn until(within: Duration) -> Instant {
+    let own = Instant::now() + within;
+    UNTIL.try_with(|outer| own.min(*outer)).unwrap_or(own)
+}
+
 /// Whether a call may be repeated when its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -145,7 +156,12 @@ impl Client {
     where
         F: Future<Output = Result<Step<T>>>,
     {
-        backoff::optimistic(self.deadline(), round).await
+        self.as_one(backoff::optimistic(self.deadline(), round)).await
+    }
+
+    /// Runs an operation of several calls so that it ends within the deadline as a whole, not each of its calls.
+    pub(crate) async fn as_one<F: Future>(&self, operation: F) -> F::Output {
+        UNTIL.scope(until(self.deadline()), operation).await
     }
 
     /// Sends one call to a member that answers, within `within` in all.
@@ -156,7 +172,13 @@ impl Client {
     {
         self.inner.rolled_back()?;
         let inner = &self.inner;
-        let deadline = Instant::now() + within;
+        let deadline = until(within);
+        if Instant::now() >= deadline {
+            return Err(Error::Unavailable {
+                deadline: within,
+                cause: Cause::new("no time was left to try"),
+            });
+        }
         let mut backoff = Backoff::calls();
         let mut failures = 0usize;
         let mut tls_failures = 0usize;
@@ -191,7 +213,10 @@ impl Client {
                         }
                     });
                 }
-                Fault::StaleToken(cause) if stale_tokens > 0 => return Err(Error::Unauthenticated { cause }),
+                // Each member may have forgotten its tokens.
+                Fault::StaleToken(cause) if stale_tokens >= inner.picker.len() => {
+                    return Err(Error::Unauthenticated { cause });
+                }
                 Fault::StaleToken(cause) => {
                     stale_tokens += 1;
                     used.iter().for_each(|connection| inner.picker.forget(connection));
@@ -246,8 +271,10 @@ impl Client {
                 }
                 if inner.picker.ejected().is_empty() {
                     inner.probing.store(false, Ordering::Release);
-                    // One that was ejected between the two lines above is probed at the next ejection.
-                    return;
+                    // One that was ejected between the two lines above found a probe running and relies on it.
+                    if inner.picker.ejected().is_empty() || inner.probing.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
                 }
             }
         });

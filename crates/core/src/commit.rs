@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::client::{Client, Kind};
+use crate::client::{Client, Kind, until};
 use crate::error::{Error, Result};
 use crate::picker::Connection;
 use crate::txn::{Outcome, Reply, Txn};
@@ -52,7 +52,7 @@ impl Client {
     }
 
     pub(crate) async fn settle_within(&self, txn: &Txn, within: Duration) -> Result<Settled> {
-        let deadline = Instant::now() + within;
+        let deadline = until(within);
         let mut backoff = Backoff::calls();
         let mut unknown: Option<Error> = None;
         loop {

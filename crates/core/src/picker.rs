@@ -18,6 +18,8 @@ use crate::options::ConnectOptions;
 pub(crate) struct Connection {
     pub(crate) client: etcd_client::Client,
     pub(crate) member: usize,
+    /// When it was made, and its token with it.
+    pub(crate) since: Instant,
     generation: u64,
 }
 
@@ -30,7 +32,7 @@ struct Member {
 
 #[derive(Default)]
 struct Slot {
-    client: Option<etcd_client::Client>,
+    client: Option<(etcd_client::Client, Instant)>,
     generation: u64,
     ejected: Option<Instant>,
 }
@@ -105,16 +107,17 @@ impl Picker {
             Fault::Ambiguous(cause) => Fault::NotSent(cause),
             fault => fault,
         })?;
+        let since = Instant::now();
         let mut slot = lock(&member.slot);
-        slot.client = Some(client.clone());
+        slot.client = Some((client.clone(), since));
         slot.generation += 1;
-        Ok(Connection { client, member: index, generation: slot.generation })
+        Ok(Connection { client, member: index, since, generation: slot.generation })
     }
 
     fn ready(&self, index: usize) -> Option<Connection> {
         let slot = self.slot(index)?;
-        let client = slot.client.clone()?;
-        Some(Connection { client, member: index, generation: slot.generation })
+        let (client, since) = slot.client.clone()?;
+        Some(Connection { client, member: index, since, generation: slot.generation })
     }
 
     /// The member failed: use another one, and a new connection when it comes back. Returns whether this was news.

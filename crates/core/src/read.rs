@@ -22,7 +22,8 @@ impl Client {
         Ok(self.page(&Range::from(key), GetOptions::new()).await?.entries.into_iter().next())
     }
 
-    /// Reads all keys of a range as of one revision, linearizably. One RPC per 1,000 keys.
+    /// Reads all keys of a range as of one revision, linearizably. One RPC per 1,000 keys, all within the client's
+    /// deadline.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -30,7 +31,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn range(&self, range: impl Into<Range>) -> Result<Snapshot> {
-        self.pages(range.into(), 0, false).await
+        self.as_one(self.pages(range.into(), 0, false)).await
     }
 
     /// As [`Client::range`], without the values.
@@ -38,7 +39,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn range_keys(&self, range: impl Into<Range>) -> Result<Snapshot> {
-        self.pages(range.into(), 0, true).await
+        self.as_one(self.pages(range.into(), 0, true)).await
     }
 
     /// As [`Client::range`], as of an earlier revision.
@@ -46,7 +47,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`]; [`Error::Compacted`] when that revision's history is gone.
     pub async fn range_at(&self, range: impl Into<Range>, revision: i64) -> Result<Snapshot> {
-        self.pages(range.into(), revision, false).await
+        self.as_one(self.pages(range.into(), revision, false)).await
     }
 
     /// The key of a range that was created first, if any, without its value. One RPC.

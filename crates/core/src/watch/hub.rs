@@ -50,7 +50,7 @@ pub(super) struct Watch {
     /// Events of a revision that may not be complete yet.
     pending: Vec<Event>,
     pub(super) paused: bool,
-    /// When etcd last refused it; it may have been the token's age.
+    /// When etcd last refused it, unless it accepted it since; it may have been the token's age.
     pub(super) refused: Option<Instant>,
 }
 
@@ -102,8 +102,9 @@ impl Watches {
         self.by_id.insert(id, watch);
     }
 
-    pub(super) fn active(&self) -> usize {
-        self.by_id.values().filter(|watch| !watch.paused).count()
+    /// Whether nobody waits for anything.
+    pub(super) fn idle(&self) -> bool {
+        self.by_id.values().all(|watch| watch.paused)
     }
 
     pub(super) fn fail(&mut self, id: u64, error: Error) {
@@ -211,7 +212,7 @@ impl Task {
         let mut backoff = Backoff::streams();
         loop {
             self.collect();
-            if self.watches.active() == 0 {
+            if self.watches.idle() {
                 tokio::select! {
                     add = self.adds.recv() => match add {
                         Some(add) => self.watches.add(add),

@@ -1,6 +1,7 @@
 //! One watch stream on one member, from its opening to its end.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -18,11 +19,13 @@ use crate::picker::Connection;
 
 /// A stream that said nothing for so long is asked whether it still lives …
 const QUIET: Duration = Duration::from_secs(1);
-/// … and given up when it does not answer that for so long: silence is found within 2.75 s.
-const SILENT: Duration = Duration::from_millis(1500);
-/// A watch refused twice within this time has no permission.
+/// … and given up when it does not answer that for so long: silence is found within 2.65 s.
+const SILENT: Duration = Duration::from_millis(1250);
+/// A token this young has not expired (etcd counts its life in seconds, from 1): what is refused then is forbidden.
+const FRESH: Duration = Duration::from_millis(900);
+/// And what is refused twice within this time, with another token each time, is forbidden as well.
 const FORGIVE: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(200);
 
 /// Why a stream ended.
 pub(super) enum End {
@@ -50,6 +53,16 @@ pub(super) struct Pump {
     ids: HashMap<u64, i64>,
     last_wire: i64,
     outbox: VecDeque<Request>,
+    /// When the connection was made, and its token with it.
+    since: Instant,
+    /// Looks whether a member that has seen less than we have lags, or is another store. Once per stream.
+    check: Check,
+}
+
+enum Check {
+    NotNeeded,
+    Running(Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>),
+    Done,
 }
 
 impl Pump {
@@ -75,11 +88,12 @@ impl Pump {
         let Some((id, key, options)) = first else {
             return Err(etcd_client::Error::InvalidArgs("no watch to open a stream for".into()));
         };
+        let since = connection.since;
         let mut client = connection.client.watch_client().max_decoding_message_size(decode_limit);
         let (sender, responses) = client.watch(key, Some(options)).await?.split();
         let wires = HashMap::from([(1, id)]);
         let ids = HashMap::from([(id, 1)]);
-        Ok(Self { sender, responses, wires, ids, last_wire: 1, outbox })
+        Ok(Self { sender, responses, wires, ids, last_wire: 1, outbox, since, check: Check::NotNeeded })
     }
 
     pub(super) async fn run(
@@ -92,15 +106,25 @@ impl Pump {
     ) -> End {
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
+        let mut ticked = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if watches.active() == 0 {
+            if watches.idle() {
                 return End::Idle;
             }
             let next = self.prepare(watches);
             tokio::select! {
-                message = self.responses.message() => match message {
+                checked = self.check.wait() => {
+                    if let Err(error) = checked {
+                        tracing::debug!(%error, "checking the store");
+                        // Not known to be the same store: nothing of it is passed on.
+                        return End::Stalled;
+                    }
+                    heard = Instant::now();
+                    asked = None;
+                }
+                message = self.responses.message(), if !self.check.is_running() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
                         asked = None;
@@ -133,6 +157,12 @@ impl Pump {
                         watches.fail_all(&error);
                         return End::Idle;
                     }
+                    // A process that did not run could not hear: what waits for it comes first.
+                    if ticked.elapsed() > 2 * TICK || self.check.is_running() {
+                        heard = Instant::now();
+                        asked = None;
+                    }
+                    ticked = Instant::now();
                     match asked {
                         Some(since) if since.elapsed() >= SILENT => return End::Stalled,
                         None if heard.elapsed() >= QUIET => {
@@ -191,16 +221,14 @@ impl Pump {
             return self.refused(id, &message.cancel_reason, watches);
         }
         if message.created {
-            let behind = watches.by_id.get(&id).is_some_and(|watch| revision + 1 < watch.next);
-            if behind {
-                // This member has not seen what we have: it lags, or it is another store under the same name, where
-                // this watch would wait for ever. A linearizable read tells, and voids the client in the latter case.
+            if let Some(watch) = watches.by_id.get_mut(&id) {
+                watch.refused = None;
+            }
+            if revision < inner.floor() && matches!(self.check, Check::NotNeeded) {
+                // This member has not seen what we have: it lags, or it is another store under the same name, whose
+                // revisions mean something else. A linearizable read tells, and voids the client in the latter case.
                 let client = Client { inner: inner.clone() };
-                tokio::spawn(async move {
-                    if let Err(error) = client.check_store().await {
-                        tracing::debug!(%error, "checking the store");
-                    }
-                });
+                self.check = Check::Running(Box::pin(async move { client.check_store().await }));
             }
             return None;
         }
@@ -221,15 +249,15 @@ impl Pump {
     }
 
     /// etcd cancelled a watch without saying that history is gone.
-    fn refused(&mut self, id: u64, reason: &str, watches: &mut Watches) -> Option<End> {
-        let watch = watches.by_id.get_mut(&id)?;
+    fn refused(&self, id: u64, reason: &str, watches: &mut Watches) -> Option<End> {
         tracing::debug!(reason, "etcd cancelled a watch");
-        if watch.refused.replace(Instant::now()).is_none_or(|before| before.elapsed() > FORGIVE) {
-            // Too old a token looks like this, in two spellings: authenticate anew, once.
+        let watch = watches.by_id.get_mut(&id)?;
+        let again = watch.refused.replace(Instant::now()).is_some_and(|before| before.elapsed() < FORGIVE);
+        if !again && self.since.elapsed() >= FRESH {
+            // Too old a token looks like this, in two spellings: authenticate anew and see.
             return Some(End::StaleToken);
         }
-        let cause = Cause::new(reason);
-        watches.fail(id, Error::PermissionDenied { cause });
+        watches.fail(id, Error::PermissionDenied { cause: Cause::new(reason) });
         None
     }
 
@@ -252,6 +280,20 @@ impl Pump {
         let wire = self.ids.remove(&id)?;
         self.wires.remove(&wire);
         Some(wire)
+    }
+}
+
+impl Check {
+    fn is_running(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
+
+    /// The result, once; never when nothing is being looked at.
+    async fn wait(&mut self) -> Result<(), Error> {
+        let Self::Running(check) = self else { return std::future::pending().await };
+        let result = check.await;
+        *self = Self::Done;
+        result
     }
 }
 

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use super::event::Changes;
 use super::hub::{Add, Signals};
 use super::queue::{Item, Overflow, Queue};
-use crate::client::{Client, Range};
+use crate::client::{Client, Range, until};
 use crate::error::{Cause, Error, Result};
 
 /// Every change of a range from a revision on, one transaction at a time, in commit order, without gap or duplicate.
@@ -56,7 +56,7 @@ impl Client {
         let queue = Arc::new(Queue::new(overflow));
         let add = Add { id, range: range.into(), from, queue: queue.clone() };
         let deadline = self.deadline();
-        let added = tokio::time::timeout(deadline, self.hub().add(add)).await;
+        let added = tokio::time::timeout_at(until(deadline), self.hub().add(add)).await;
         let signals = added
             .map_err(|_| Error::Timeout { deadline, cause: Cause::new("the watch hub is held up") })??;
         Ok(Tail { id, queue, signals, _client: self.clone() })

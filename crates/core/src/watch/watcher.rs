@@ -80,7 +80,7 @@ impl Client {
     /// Dropping the future leaves nothing behind.
     pub async fn watch(&self, range: impl Into<Range>) -> Result<Watcher> {
         let range = range.into();
-        let (snapshot, tail) = read(self.clone(), range.clone()).await?;
+        let (snapshot, tail) = self.as_one(read(self.clone(), range.clone())).await?;
         let view = View::new(snapshot);
         Ok(Watcher { client: self.clone(), range, view, tail, reading: None, ended: false })
     }
