@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backoff;
+mod cells;
 mod classify;
 mod client;
 mod clock;
@@ -22,6 +23,7 @@ mod txn;
 mod watch;
 
 pub use backoff::Step;
+pub use cells::{Cells, CellsOptions, MAX_APPLY_OPS, Sum, SumOverflow, Tally, TallyChange, Verdict};
 pub use client::{Client, Range};
 pub use commit::Settled;
 pub use epoch::Epoch;
