@@ -149,7 +149,7 @@ impl Worker {
 
     /// Housekeeping must not hold up the callers.
     fn patience(&self) -> Duration {
-        self.client.deadline() / 4
+        (self.client.deadline() / 4).min(Duration::from_secs(1))
     }
 
     /// A lease for a prefix that has none yet. Kept at hand until it is in use.
