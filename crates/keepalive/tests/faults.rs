@@ -37,6 +37,7 @@ async fn a_key_deleted_underneath_is_restored_at_once_with_its_latest_value() {
         })
         .await;
     }
+    println!("{latencies:?}");
     latencies.sort_unstable();
     println!("deleted underneath, restored and seen: p50 {:?}, max {:?}", latencies[10], latencies[19]);
     assert!(latencies[10] < Duration::from_millis(250), "{latencies:?}");

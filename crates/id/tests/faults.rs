@@ -1,0 +1,423 @@
+//! What breaks underneath, and that no id is ever repeated for it.
+
+// Helpers are test code too; the lint only knows functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{
+    LONG, Set, ascending, client_of, distinct, lease_of, place, read_ids, reserved, session, take_all_but,
+    to_line, worker_key,
+};
+use sereno_id::core::Session;
+use sereno_id::{Clock, Error, IdGenerator, IdOptions, decompose};
+use sereno_testkit::{ChildHost, ChildProcess, Member, Proxy, child, eventually, fresh_namespace, shared};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reserves no more than must be, so that a worker id can be had again soon.
+fn short() -> IdOptions {
+    IdOptions::default().ahead(SECOND)
+}
+
+/// Opens a generator as soon as one can be had.
+async fn open_when_free(session: &Session, options: IdOptions) -> IdGenerator {
+    eventually(LONG, "a free worker id", async || {
+        match IdGenerator::open_with(session, options.clone()).await {
+            Ok(generator) => Some(generator),
+            Err(Error::Exhausted | Error::ClockBehind { .. }) => None,
+            Err(error) => panic!("{error:?}"),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn when_all_65_536_worker_ids_are_taken_that_is_a_typed_error() {
+    let (client, oracle) = place("exhausted").await;
+    let session = session(&client, 15).await;
+    take_all_but(&client, &[]).await;
+    let started = Instant::now();
+    let refused = IdGenerator::open(&session).await.unwrap_err();
+    println!("65,536 taken worker ids were looked through in {:?}", started.elapsed());
+    assert!(matches!(refused, Error::Exhausted), "{refused:?}");
+    oracle.delete(worker_key(&client, 12_345)).await;
+    assert_eq!(IdGenerator::open(&session).await.unwrap().workers(), [12_345]);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_clock_set_back_while_ids_are_made_repeats_none_of_them() {
+    let (client, _) = place("setback").await;
+    let session = session(&client, 15).await;
+    let set = Set::new();
+    let generator = IdGenerator::open_with(&session, IdOptions::default().clock(set.clock())).await.unwrap();
+    let mut all = generator.next_ids(1000).await.unwrap();
+    set.back(5 * SECOND);
+    // More than one tick has: the time of ids must go on although the clock says otherwise.
+    all.extend(generator.next_ids(1000).await.unwrap());
+    assert!(ascending(&all));
+    let lead = decompose(all[1999]).time - set.clock().now();
+    assert!(lead > 4 * SECOND && lead < 6 * SECOND, "{lead:?}");
+
+    set.back(6 * SECOND);
+    let refused = generator.next_id().await.unwrap_err();
+    assert!(matches!(refused, Error::ClockBehind { behind } if behind > 10 * SECOND), "{refused:?}");
+    assert!(refused.is_retryable());
+    set.forward(6 * SECOND);
+    all.push(generator.next_id().await.unwrap());
+    assert!(ascending(&all), "and when the clock has caught up, ids go on where they were");
+
+    // An hour is not waited for: another worker id is.
+    let worker = generator.workers()[0];
+    set.back(3600 * SECOND);
+    assert!(matches!(generator.next_id().await, Err(Error::ClockBehind { .. })));
+    generator.reopen().await.unwrap();
+    assert_ne!(generator.workers(), [worker]);
+    all.extend(generator.next_ids(1000).await.unwrap());
+    assert!(distinct(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_clock_that_leapt_ahead_and_was_set_right_repeats_no_id() {
+    let (client, _) = place("leap").await;
+    let session = session(&client, 15).await;
+    let set = Set::new();
+    let generator = IdGenerator::open_with(&session, IdOptions::default().clock(set.clock())).await.unwrap();
+    let mut all = generator.next_ids(300).await.unwrap();
+    set.forward(86_400 * SECOND);
+    all.extend(generator.next_ids(300).await.unwrap());
+    assert!(ascending(&all));
+    set.back(86_400 * SECOND);
+    assert!(matches!(generator.next_id().await, Err(Error::ClockBehind { .. })));
+    generator.reopen().await.unwrap();
+    all.extend(generator.next_ids(300).await.unwrap());
+    assert!(distinct(&all));
+    let lead = Clock::system().now().abs_diff(decompose(all[899]).time);
+    assert!(lead < 2 * SECOND, "the new worker id is on time: {lead:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_reused_worker_id_begins_after_all_ids_of_its_former_life_whatever_the_clock_says() {
+    let (client, oracle) = place("reused").await;
+    let session = session(&client, 15).await;
+    take_all_but(&client, &[777]).await;
+    let set = Set::new();
+    let options = IdOptions::default().clock(set.clock());
+    let first = IdGenerator::open_with(&session, options.clone()).await.unwrap();
+    let mut all = first.next_ids(1000).await.unwrap();
+    first.close().await.unwrap();
+
+    set.back(60 * SECOND);
+    let refused = IdGenerator::open_with(&session, options.clone()).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ClockBehind { behind } if behind > 55 * SECOND && behind < 65 * SECOND),
+        "{refused:?}"
+    );
+    assert_eq!(oracle.get(worker_key(&client, 777)).await, None, "it was not taken for nothing");
+    oracle.delete(worker_key(&client, 42)).await;
+    let other = IdGenerator::open_with(&session, options.clone()).await.unwrap();
+    assert_eq!(other.workers(), [42], "one that is not behind is chosen first");
+
+    set.forward(60 * SECOND);
+    let second = IdGenerator::open_with(&session, options).await.unwrap();
+    assert_eq!(second.workers(), [777]);
+    all.extend(second.next_ids(1000).await.unwrap());
+    assert!(ascending(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_clock_before_the_first_id_is_an_error() {
+    let (client, _) = place("unset").await;
+    let session = session(&client, 15).await;
+    let options = IdOptions::default().clock(Clock::new(|| 3600 * SECOND));
+    let refused = IdGenerator::open_with(&session, options).await.unwrap_err();
+    assert!(matches!(refused, Error::ClockBehind { .. }), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_revoked_lease_stops_the_generator_before_another_one_gets_its_worker_id() {
+    let (client, oracle) = place("revoked").await;
+    let (mine, theirs) = (session(&client, 15).await, session(&client, 15).await);
+    take_all_but(&client, &[5]).await;
+    let generator = IdGenerator::open_with(&mine, short()).await.unwrap();
+    let maker = tokio::spawn({
+        let generator = generator.clone();
+        async move {
+            let mut ids = Vec::new();
+            loop {
+                match generator.next_id().await {
+                    Ok(id) => ids.push(id),
+                    Err(error) => return (ids, error, Instant::now()),
+                }
+            }
+        }
+    });
+    eventually(LONG, "ids being made", async || {
+        (reserved(&client, &oracle, 5).await > Clock::system().now() + SECOND * 3 / 4).then_some(())
+    })
+    .await;
+    let revoked = Instant::now();
+    assert!(oracle.revoke(lease_of(&oracle, worker_key(&client, 5)).await).await);
+    let other = open_when_free(&theirs, short()).await;
+    let opened = Instant::now();
+    assert_eq!(other.workers(), [5], "the very same worker id");
+    let (mut all, error, stopped) = tokio::time::timeout(LONG, maker).await.unwrap().unwrap();
+    assert!(error.is_session_lost(), "{error:?}");
+    println!(
+        "stopped {:?} after the revocation, the worker id was reused after {:?}",
+        stopped - revoked,
+        opened - revoked
+    );
+    assert!(stopped < opened, "it stopped before");
+    assert!(!all.is_empty());
+    all.extend(other.next_ids(1000).await.unwrap());
+    assert!(ascending(&all), "and what the next one makes is later than all of it");
+
+    assert!(generator.next_id().await.unwrap_err().is_session_lost(), "it does not come back by itself");
+    other.close().await.unwrap();
+    eventually(LONG, "reopening", async || generator.reopen().await.ok()).await;
+    assert_eq!(mine.epoch().number(), 2);
+    all.extend(generator.next_ids(1000).await.unwrap());
+    assert!(ascending(&all));
+}
+
+fn maker(endpoint: &str, namespace: &str) -> ChildProcess {
+    ChildHost::new("child_entry", "maker").argument(endpoint).argument(namespace).spawn()
+}
+
+/// The entry of child processes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "entry of child processes"]
+async fn child_entry() {
+    if child::role().as_deref() != Some("maker") {
+        return; // Run by hand.
+    }
+    let client = client_of(&child::argument(0), &child::argument(1)).await;
+    let session = session(&client, 2).await;
+    let generator = IdGenerator::open_with(&session, short()).await.unwrap();
+    loop {
+        match generator.next_ids(50).await {
+            Ok(ids) => child::say(&format!("ids {}", to_line(&ids))),
+            Err(error) => return child::say(&format!("lost: {}", error.is_session_lost())),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_process_stopped_longer_than_its_lease_makes_no_id_that_its_successor_makes() {
+    let endpoints = shared().await;
+    let namespace = fresh_namespace("stopped");
+    let client = client_of(&endpoints[0], &namespace).await;
+    take_all_but(&client, &[9]).await;
+    let session = session(&client, 15).await;
+    let mut stopped = maker(&endpoints[0], &namespace);
+    let mut all = common::from_line(&stopped.wait_for("ids ", LONG).await);
+    stopped.pause();
+    let successor = open_when_free(&session, short()).await;
+    assert_eq!(successor.workers(), [9]);
+    let made = successor.next_ids(1000).await.unwrap();
+    stopped.resume();
+    // While it still says what it had made before, and finds out.
+    let more = successor.next_ids(10_000).await.unwrap();
+    let (ids, end) = read_ids(&mut stopped).await;
+    assert_eq!(end, "lost: true");
+    all.extend(ids);
+    println!(
+        "{} ids before it was stopped, none after; {} by its successor",
+        all.len(),
+        made.len() + more.len()
+    );
+    assert!(all.iter().max() < made.iter().min(), "all of its ids are earlier");
+    all.extend(made);
+    all.extend(more);
+    assert!(distinct(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_killed_process_leaves_a_mark_that_its_successor_respects_even_with_a_clock_set_back() {
+    let endpoints = shared().await;
+    let namespace = fresh_namespace("killed");
+    let client = client_of(&endpoints[0], &namespace).await;
+    take_all_but(&client, &[9]).await;
+    let session = session(&client, 15).await;
+    let mut killed = maker(&endpoints[0], &namespace);
+    let mut all = common::from_line(&killed.wait_for("ids ", LONG).await);
+    killed.kill();
+    while let Some(line) = killed.next_line(LONG).await {
+        all.extend(line.strip_prefix("ids ").map(common::from_line).unwrap_or_default());
+    }
+    let set = Set::new();
+    set.back(60 * SECOND);
+    let options = short().clock(set.clock());
+    let refused = eventually(LONG, "the lease to run out", async || {
+        match IdGenerator::open_with(&session, options.clone()).await {
+            Err(Error::Exhausted) => None,
+            outcome => Some(outcome.unwrap_err()),
+        }
+    })
+    .await;
+    assert!(matches!(refused, Error::ClockBehind { behind } if behind > 50 * SECOND), "{refused:?}");
+    set.forward(60 * SECOND);
+    let successor = open_when_free(&session, options).await;
+    assert_eq!(successor.workers(), [9]);
+    let made = successor.next_ids(1000).await.unwrap();
+    assert!(all.iter().max() < made.iter().min());
+    all.extend(made);
+    assert!(distinct(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn with_etcd_away_ids_go_on_until_the_session_is_lost_and_not_beyond() {
+    let member = Member::single().await;
+    let proxy = Proxy::to(member.endpoint()).await;
+    let client = client_of(&proxy.endpoint(), "away").await;
+    let session = session(&client, 3).await;
+    let generator = IdGenerator::open(&session).await.unwrap();
+    let mut all = generator.next_ids(100).await.unwrap();
+    proxy.blackhole().await;
+    let away = Instant::now();
+    let epoch = session.epoch();
+    let error = loop {
+        match generator.next_ids(100).await {
+            Ok(ids) => {
+                all.extend(ids);
+                assert!(away.elapsed() < LONG);
+            }
+            Err(error) => break error,
+        }
+    };
+    let until = epoch.valid_until();
+    println!("ids went on for {:?} with etcd away; then: {error}", away.elapsed());
+    assert!(error.is_session_lost(), "{error:?}");
+    assert!(away.elapsed() > SECOND, "the reserved time lasted for as long as the session");
+    assert!(Instant::now().saturating_duration_since(until) < SECOND, "and ended with it");
+    let lost = Instant::now();
+    assert!(generator.reopen().await.is_err(), "there is nobody to lease a worker id from");
+    assert!(lost.elapsed() < client.deadline() + SECOND / 2, "{:?}", lost.elapsed());
+    proxy.pass().await;
+    eventually(LONG, "reopening", async || generator.reopen().await.ok()).await;
+    all.extend(generator.next_ids(100).await.unwrap());
+    assert!(ascending(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn when_the_reserved_time_is_used_up_with_etcd_away_that_is_an_error_and_ids_go_on_when_it_is_back() {
+    let member = Member::single().await;
+    let client = client_of(&member.endpoint(), "usedup").await;
+    let session = session(&client, 60).await;
+    let generator = IdGenerator::open_with(&session, short()).await.unwrap();
+    let worker = generator.workers();
+    let mut all = generator.next_ids(100).await.unwrap();
+    member.kill().await;
+    let oracle_mark = decompose(all[99]).time + 2 * SECOND;
+    let error = loop {
+        let asked = Instant::now();
+        match generator.next_ids(100).await {
+            Ok(ids) => all.extend(ids),
+            Err(error) => {
+                let bound = client.deadline() + SECOND / 2;
+                assert!(asked.elapsed() < bound, "bounded: {:?}", asked.elapsed());
+                break error;
+            }
+        }
+        assert!(decompose(all[all.len() - 1]).time < oracle_mark, "nothing beyond what was reserved");
+    };
+    println!("{} ids, then: {error:?}", all.len());
+    assert!(error.is_retryable() && !error.is_session_lost(), "{error:?}");
+    member.start().await;
+    let more = eventually(LONG, "ids", async || generator.next_ids(100).await.ok()).await;
+    all.extend(more);
+    assert!(ascending(&all));
+    assert_eq!(generator.workers(), worker, "the same worker id: the lease outlived the restart");
+    assert_eq!(session.epoch().number(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_worker_key_deleted_underneath_ends_the_generator_with_the_time_it_had_reserved() {
+    let (client, oracle) = place("taken").await;
+    let (mine, theirs) = (session(&client, 15).await, session(&client, 15).await);
+    take_all_but(&client, &[3]).await;
+    let generator = IdGenerator::open_with(&mine, short()).await.unwrap();
+    let mut all = generator.next_ids(100).await.unwrap();
+    oracle.delete(worker_key(&client, 3)).await;
+    let thief = async {
+        let thief = open_when_free(&theirs, short()).await;
+        assert_eq!(thief.workers(), [3]);
+        let ids = thief.next_ids(1000).await.unwrap();
+        (thief, ids)
+    };
+    let robbed = async {
+        loop {
+            match generator.next_ids(10).await {
+                Ok(ids) => all.extend(ids),
+                Err(error) => return error,
+            }
+        }
+    };
+    let ((thief, stolen), error) = tokio::join!(thief, robbed);
+    assert!(matches!(error, Error::WorkerLost { worker: 3 }), "{error:?}");
+    assert!(matches!(generator.next_id().await, Err(Error::WorkerLost { worker: 3 })), "for good");
+    assert!(all.iter().max() < stolen.iter().min());
+    oracle.delete(worker_key(&client, 4)).await;
+    generator.reopen().await.unwrap();
+    assert_eq!((generator.workers(), thief.workers()), (vec![4], vec![3]));
+    all.extend(stolen);
+    all.extend(generator.next_ids(1000).await.unwrap());
+    assert!(distinct(&all));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn lost_answers_neither_leak_worker_ids_nor_repeat_ids() {
+    let member = Member::single().await;
+    let proxy = Proxy::to(member.endpoint()).await;
+    let client = client_of(&proxy.endpoint(), "flaky").await;
+    let direct = client_of(&member.endpoint(), "flaky").await;
+    let oracle = member.oracle().await;
+    let workers = client.namespace().prefix("id").unwrap().join("workers").unwrap();
+    let session = session(&client, 60).await;
+    let set = Set::new();
+    let options = IdOptions::default().workers(2).clock(set.clock());
+    let before = proxy.stats();
+    proxy.flaky(0.1, 7).await;
+    let mut all = Vec::new();
+    let mut opened = 0;
+    let started = Instant::now();
+    while opened < 20 && started.elapsed() < LONG {
+        let Ok(generator) = IdGenerator::open_with(&session, options.clone()).await else { continue };
+        opened += 1;
+        for _ in 0..5 {
+            if let Ok(ids) = generator.next_ids(10).await {
+                all.extend(ids);
+            }
+            // Each time the reserved time is used up.
+            set.forward(60 * SECOND);
+        }
+        let _ = generator.close().await;
+    }
+    let faults = proxy.stats().faults() - before.faults();
+    println!("{opened} generators, {} ids, {faults} faults", all.len());
+    assert!(faults > 5, "the faults must have happened: {faults}");
+    assert_eq!(opened, 20);
+    assert!(!all.is_empty() && distinct(&all));
+    proxy.pass().await;
+    session.close().await.unwrap();
+    let left = oracle.range(workers.as_bytes()).await;
+    assert_eq!(left.len(), 0, "{left:?}");
+    let other = common::session(&direct, 15).await;
+    let late = IdGenerator::open_with(&other, options).await.unwrap();
+    assert!(distinct(&[all, late.next_ids(1000).await.unwrap()].concat()));
+}
