@@ -48,6 +48,9 @@ pub(crate) fn until(within: Duration) -> Instant {
     UNTIL.try_with(|outer| own.min(*outer)).unwrap_or(own)
 }
 
+/// With less time left no member is asked any more: it could hardly answer, and a write would be left unknown.
+const LEAST: Duration = Duration::from_millis(10);
+
 /// Whether a call may be repeated when its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -173,7 +176,7 @@ impl Client {
         self.inner.rolled_back()?;
         let inner = &self.inner;
         let deadline = until(within);
-        if Instant::now() >= deadline {
+        if Instant::now() + LEAST > deadline {
             return Err(Error::Unavailable {
                 deadline: within,
                 cause: Cause::new("no time was left to try"),
@@ -242,15 +245,15 @@ impl Client {
                 return Err(Error::OutcomeUnknown { cause });
             }
             failures += 1;
-            if Instant::now() >= deadline {
+            // The other members first, without waiting; then all again, with.
+            if failures.is_multiple_of(inner.picker.len()) {
+                backoff.wait(deadline).await;
+            }
+            if Instant::now() + LEAST > deadline {
                 return Err(match kind {
                     Kind::Idempotent if sent => Error::Timeout { deadline: within, cause },
                     _ => Error::Unavailable { deadline: within, cause },
                 });
-            }
-            // The other members first, without waiting; then all again, with.
-            if failures.is_multiple_of(inner.picker.len()) {
-                backoff.wait(deadline).await;
             }
         }
     }

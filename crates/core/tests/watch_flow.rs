@@ -149,7 +149,9 @@ async fn one_stalled_consumer_of_ten_holds_nobody_back_and_sees_everything_when_
     for revision in &revisions {
         assert_eq!(next(&mut stalled).await.revision, *revision, "what waited in etcd comes in order");
     }
-    let TailItem::Missed(missed) = dropping.next().await.unwrap().unwrap() else { panic!("nothing was missed") };
+    let TailItem::Missed(missed) = dropping.next().await.unwrap().unwrap() else {
+        panic!("nothing was missed")
+    };
     let missed = usize::try_from(missed).unwrap();
     println!("the queue that drops the oldest missed {missed} and kept {}", PUTS - missed);
     assert!(PUTS - missed <= 1024);

@@ -69,7 +69,10 @@ async fn five_thousand_watched_names_share_one_stream_and_dropping_them_frees_th
     watches(&member, 1.0, NAMES as f64 + 1.0).await;
     let here = (resident() - here) / NAMES as i64;
     let there = (gauge(&member, "process_resident_memory_bytes").await - there) as i64 / NAMES as i64;
-    println!("{NAMES} watches on one stream in {:?}: {here} bytes each here, {there} in etcd", started.elapsed());
+    println!(
+        "{NAMES} watches on one stream in {:?}: {here} bytes each here, {there} in etcd",
+        started.elapsed()
+    );
     assert!(here < 4 << 10, "{here} bytes per watch");
     for n in (0..NAMES).step_by(100) {
         let revision = oracle.put(key(n).as_bytes(), "x").await;
