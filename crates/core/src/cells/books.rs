@@ -185,3 +185,151 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {
     // Numbers and flags only: it cannot fail, but nothing here may panic either.
     serde_json::to_vec(value).map(Bytes::from).map_err(|_| Error::Stopped)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::key::Prefix;
+    use crate::options::ConnectOptions;
+
+    pub(in crate::cells) fn layout() -> Layout {
+        let client = Client::lazy(["http://127.0.0.1:1"], ConnectOptions::default()).unwrap();
+        let prefix = client.namespace().prefix("counter").unwrap().join("jobs").unwrap();
+        Layout::new(&client, &prefix).unwrap()
+    }
+
+    fn at(key: Key, value: &str, modified: i64) -> KeyValue {
+        KeyValue {
+            key,
+            value: value.to_owned().into(),
+            create_revision: modified,
+            mod_revision: modified,
+            version: 1,
+            lease: 0,
+        }
+    }
+
+    /// Books with these cells: name, total, generation.
+    pub(in crate::cells) fn books(base: Option<Base>, cells: &[(&str, i128, u64)]) -> Books {
+        let layout = layout();
+        let mut kvs: Vec<_> = base
+            .iter()
+            .map(|base| at(layout.base.clone(), std::str::from_utf8(&encode(base).unwrap()).unwrap(), 5))
+            .collect();
+        for (name, total, generation) in cells {
+            let value = format!(r#"{{"total":{total},"seq":1,"generation":{generation}}}"#);
+            kvs.push(at(layout.cells.key(name).unwrap(), &value, 6));
+        }
+        Books::read(&layout, 9, &kvs).unwrap()
+    }
+
+    pub(in crate::cells) fn base(value: i128, generation: u64) -> Base {
+        Base { value, generation, exact: false, ttl: None }
+    }
+
+    fn entry(prefix: &Prefix, name: &str) -> KeyValue {
+        at(prefix.key(name).unwrap(), "x", 3)
+    }
+
+    #[test]
+    fn the_value_is_the_base_and_all_cells_of_its_generation() {
+        let books = books(Some(base(10, 3)), &[("a-1", 5, 3), ("b-1", -7, 3), ("c-1", 1000, 2)]);
+        assert_eq!(books.value(), 8);
+        assert_eq!((books.share("a-1"), books.share("c-1"), books.share("none-1")), (5, 0, 0));
+        let tally = books.tally();
+        assert_eq!((tally.generation, tally.base_revision, tally.revision, tally.cells), (3, 5, 9, 3));
+    }
+
+    #[test]
+    fn nothing_is_zero_and_cells_without_a_base_do_not_count() {
+        let nothing = books(None, &[]).tally();
+        assert_eq!((nothing.value, nothing.generation, nothing.base_revision), (0, 1, 0));
+        let orphans = books(None, &[("a-1", 5, 7), ("b-1", 5, 2)]).tally();
+        assert_eq!(
+            (orphans.value, orphans.generation),
+            (0, 8),
+            "the next generation is one that none of them has"
+        );
+    }
+
+    #[test]
+    fn keys_are_sorted_by_what_they_are() {
+        let layout = layout();
+        let receipt = r#"{"total":1,"seq":4,"generation":2,"revision":77}"#;
+        let folded = layout.folded.key("a-1").unwrap();
+        let workers = layout.prefix.join("workers").unwrap();
+        let kvs = [
+            entry(&workers, "w1"),
+            at(folded.clone(), receipt, 8),
+            entry(&layout.prefix, "valuable"),
+            // Not "cells/": a name that only begins alike.
+            entry(&layout.prefix, "cells"),
+        ];
+        let books = Books::read(&layout, 9, &kvs).unwrap();
+        assert_eq!(books.tally().entries, [kvs[0].clone(), kvs[2].clone(), kvs[3].clone()]);
+        let receipt = books.receipt(&folded).unwrap().unwrap();
+        assert_eq!((receipt.seq, receipt.revision), (4, 77));
+        assert_eq!(books.receipt(&layout.folded.key("b-1").unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_with_its_key() {
+        let layout = layout();
+        let good = r#"{"total":1,"seq":1,"generation":1}"#;
+        for (key, value) in [
+            (layout.base.clone(), "12abc"),
+            (layout.base.clone(), ""),
+            (layout.base.clone(), "12"),
+            (layout.base.clone(), r#"{"value":1}"#),
+            (layout.base.clone(), r#"{"value":1.5,"generation":1}"#),
+            (layout.base.clone(), r#"{"value":1,"generation":-1}"#),
+            (layout.base.clone(), r#"{"value":1,"generation":1} x"#),
+            (layout.base.clone(), r#"{"value":1267650600228229401496703205377,"generation":1}"#),
+            (layout.cells.key("a-1").unwrap(), r#"{"total":"1","seq":1,"generation":1}"#),
+            (
+                layout.cells.key("a-1").unwrap(),
+                r#"{"total":-1267650600228229401496703205377,"seq":1,"generation":1}"#,
+            ),
+            (layout.cells.key("a").unwrap(), good),
+            (layout.cells.key("a-x").unwrap(), good),
+            (layout.cells.key("-1").unwrap(), good),
+            (layout.cells.join("a-1").unwrap().key("b").unwrap(), good),
+        ] {
+            let read = Books::read(&layout, 9, &[at(key.clone(), value, 4)]);
+            let Err(Error::Malformed { key: told, .. }) = read else { panic!("{key} = {value}: {read:?}") };
+            assert_eq!(told, key.to_string());
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_a_person_expects() {
+        let text = |base: Base| String::from_utf8(encode(&base).unwrap().to_vec()).unwrap();
+        assert_eq!(text(base(12, 3)), r#"{"value":12,"generation":3}"#);
+        let full = Base { exact: true, ttl: Some(Ttl { lease: 7, seconds: 60 }), ..base(-1, 1) };
+        let written = r#"{"value":-1,"generation":1,"exact":true,"ttl":{"lease":7,"seconds":60}}"#;
+        assert_eq!(text(full), written);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_of_any_size_are_read_as_they_were_written(
+            value in -LARGEST..=LARGEST, total in -LARGEST..=LARGEST, generation: u64,
+        ) {
+            let books = books(Some(base(value, generation)), &[("a-1", total, generation)]);
+            prop_assert_eq!(books.value(), value + total);
+        }
+
+        #[test]
+        fn reading_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..=80)) {
+            let layout = layout();
+            for key in [layout.base.clone(), layout.cells.key("a-1").unwrap()] {
+                let mut kv = at(key, "", 4);
+                kv.value = bytes.clone().into();
+                let _ = Books::read(&layout, 9, &[kv]);
+            }
+        }
+    }
+}

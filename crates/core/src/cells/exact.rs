@@ -245,3 +245,150 @@ fn tell(request: Request, told: Told, revision: i64) {
         (what, _) => Request { what, deadline: request.deadline }.fail(Error::Stopped),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::books::tests::{base, books, layout};
+    use super::super::queue::Exact;
+    use super::super::tally::{Tally, Verdict};
+    use super::*;
+
+    const MINE: &str = "me-1";
+
+    fn request(what: What) -> Request {
+        Request { what, deadline: Instant::now() }
+    }
+
+    fn add(n: i64) -> Request {
+        request(What::Add { n, reply: oneshot::channel().0 })
+    }
+
+    fn set(value: i64) -> Request {
+        request(What::Set { value, reply: oneshot::channel().0 })
+    }
+
+    fn exact(decide: impl FnMut(&Tally) -> Verdict<()> + Send + 'static) -> Request {
+        request(What::Exact(Box::new(Exact { decide, result: None, reply: oneshot::channel().0 })))
+    }
+
+    fn change(change: TallyChange) -> Request {
+        exact(move |_| Verdict::Apply { change, ops: Vec::new(), result: () })
+    }
+
+    fn plan(books: &Books, mut batch: Vec<Request>) -> Plan {
+        Plan::make(books, MINE, books.base, &mut batch)
+    }
+
+    #[test]
+    fn each_decides_on_what_those_before_have_left() {
+        let books = books(Some(base(10, 3)), &[(MINE, 5, 3), ("b-1", 7, 3)]);
+        let expect = |value: i128, generation: u64| {
+            exact(move |tally| {
+                assert_eq!((tally.value, tally.generation), (value, generation));
+                Verdict::Apply { change: TallyChange::Add(1), ops: Vec::new(), result: () }
+            })
+        };
+        let batch = vec![expect(22, 3), add(2), expect(25, 3), set(100), expect(100, 4), add(-1)];
+        let plan = plan(&books, batch);
+        use Told::{Decided, Value};
+        assert_eq!(plan.told, [Decided, Value(24 + 1), Decided, Value(100), Decided, Value(100)]);
+        assert_eq!((plan.base.value, plan.base.generation), (100, 4), "cells of before count no more");
+        assert!(plan.writes && plan.depends);
+    }
+
+    #[test]
+    fn the_own_cell_moves_into_the_base_and_those_of_others_stay() {
+        let books = books(Some(base(10, 3)), &[(MINE, 5, 3), ("b-1", 7, 3), ("c-1", 9, 2)]);
+        let plan = plan(&books, vec![add(1)]);
+        assert_eq!(plan.told, [Told::Value(23)]);
+        assert_eq!((plan.base.value, plan.base.generation), (16, 3));
+        assert_eq!(plan.base.value + 7, 23, "with the cell that stays");
+    }
+
+    #[test]
+    fn an_addition_that_does_not_fit_is_refused_and_the_others_are_not() {
+        let books = books(Some(base(i128::from(i64::MAX) - 2, 1)), &[("b-1", 1, 1)]);
+        let plan = plan(&books, vec![add(2), add(1), add(1), add(-1), add(i64::MIN)]);
+        let overflow = |value, by| Told::Overflow(SumOverflow { value, by });
+        let told = [
+            overflow(i64::MAX - 1, 2),
+            Told::Value(i64::MAX),
+            overflow(i64::MAX, 1),
+            Told::Value(i64::MAX - 1),
+            Told::Value(-2),
+        ];
+        assert_eq!(plan.told, told);
+        assert_eq!(plan.base.value, -3);
+    }
+
+    #[test]
+    fn refusals_alone_write_nothing() {
+        let full = books(Some(base(i64::MAX.into(), 1)), &[]);
+        let batch = vec![
+            add(1),
+            exact(|_| Verdict::Refuse(())),
+            change(TallyChange::Keep),
+            change(TallyChange::Add(1)),
+        ];
+        let plan = plan(&full, batch);
+        assert!(!plan.writes);
+        assert!(matches!(plan.told[3], Told::Failed(Problem::Outside(_))), "{:?}", plan.told);
+        assert_eq!(plan.base.value, i128::from(i64::MAX));
+    }
+
+    #[test]
+    fn a_set_alone_depends_on_nobody_else() {
+        let books = books(Some(base(10, 3)), &[(MINE, 5, 3), ("b-1", 7, 3)]);
+        assert!(!plan(&books, vec![set(1), add(1), add(i64::MAX - 2)]).depends);
+        assert!(plan(&books, vec![add(1), set(1)]).depends);
+        assert!(plan(&books, vec![set(1), exact(|_| Verdict::Refuse(()))]).depends);
+        assert!(!needs_reading(&[set(1), add(1)]));
+        assert!(needs_reading(&[add(1), set(1)]));
+        assert!(needs_reading(&[set(1), change(TallyChange::Keep)]));
+    }
+
+    #[test]
+    fn operations_of_ones_own_end_the_batch() {
+        let books = books(None, &[]);
+        let key = layout().prefix.key("own").unwrap();
+        let own = |count: usize| {
+            let ops = vec![Op::put(&key, "x"); count];
+            exact(move |_| Verdict::Apply { change: TallyChange::Keep, ops: ops.clone(), result: () })
+        };
+        let cut = plan(&books, vec![add(1), own(2), add(1), own(1)]);
+        assert_eq!(cut.told, [Told::Value(1), Told::Decided]);
+        assert_eq!((cut.ops.len(), cut.base.value, cut.writes), (2, 1, true));
+        let many = plan(&books, vec![own(MAX_APPLY_OPS + 1), own(MAX_APPLY_OPS)]);
+        assert_eq!(many.told, [Told::Failed(Problem::Ops(MAX_APPLY_OPS + 1)), Told::Decided]);
+        let large = Op::put(&key, vec![0; crate::txn::MAX_REQUEST]);
+        let large = exact(move |_| Verdict::Apply {
+            change: TallyChange::Add(1),
+            ops: vec![large.clone()],
+            result: (),
+        });
+        let large = plan(&books, vec![large, add(1)]);
+        assert!(matches!(large.told[0], Told::Failed(Problem::Size(..))));
+        assert_eq!(large.told[1], Told::Value(1), "of what failed nothing is applied");
+    }
+
+    #[test]
+    fn checking_begins_far_out_and_ends_nearer() {
+        let far = i128::from(i64::MAX) / 2 + 1;
+        assert_eq!(far.unsigned_abs(), FAR);
+        let exact_after = |value: i128, exact: bool, n: i64| {
+            let books = books(Some(Base { exact, ..base(value, 1) }), &[]);
+            plan(&books, vec![add(n)]).base.exact
+        };
+        assert!(!exact_after(far - 2, false, 1));
+        assert!(exact_after(far - 1, false, 1));
+        assert!(exact_after(far, true, -1), "not to and fro");
+        assert!(exact_after(far / 2 + 1, true, -1));
+        assert!(!exact_after(far / 2, true, -1));
+        assert!(exact_after(-far, false, -1));
+        assert!(books(Some(base(far - 1, 1)), &[("b-1", 1, 1)]).is_exact());
+        assert!(books(Some(Base { exact: true, ..base(0, 1) }), &[]).is_exact());
+        assert!(!books(Some(base(far - 1, 1)), &[("b-1", 1, 0)]).is_exact());
+    }
+}

@@ -186,3 +186,49 @@ fn answer(batch: Vec<Request>, before: i128, revision: i64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::cells::SumOverflow;
+
+    type Answer = oneshot::Receiver<Result<Result<Sum, SumOverflow>>>;
+
+    fn batch(of: &[i64]) -> (Vec<Request>, Vec<Answer>) {
+        let one = |n: &i64| {
+            let (reply, answer) = oneshot::channel();
+            (Request { what: What::Add { n: *n, reply }, deadline: Instant::now() }, answer)
+        };
+        of.iter().map(one).unzip()
+    }
+
+    #[test]
+    fn each_caller_is_told_the_value_after_its_own_part() {
+        let (batch, answers) = batch(&[1, -3, 0, 10]);
+        answer(batch, 100, 7);
+        let told: Vec<_> =
+            answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap().unwrap()).collect();
+        assert_eq!(told.iter().map(|sum| sum.value).collect::<Vec<_>>(), [101, 98, 98, 108]);
+        assert!(told.iter().all(|sum| sum.revision == 7));
+    }
+
+    #[test]
+    fn only_so_much_is_added_without_looking() {
+        let step = i64::try_from(STEP).unwrap();
+        let len = |of: &[i64]| fast_len(&batch(of).0);
+        assert_eq!(len(&[1, 2, 3]), 3);
+        assert_eq!(len(&[step]), 1);
+        assert_eq!(len(&[step + 1]), 0);
+        assert_eq!(len(&[i64::MIN]), 0);
+        assert_eq!(len(&[step - 1, -1, 1]), 2, "what cancels out counts all the same");
+        assert_eq!(len(&[1, i64::MAX, 1]), 1);
+        let (mut mixed, _) = batch(&[1, 1]);
+        mixed.insert(
+            1,
+            Request { what: What::Set { value: 0, reply: oneshot::channel().0 }, deadline: Instant::now() },
+        );
+        assert_eq!(fast_len(&mixed), 1, "the order is kept");
+    }
+}
