@@ -252,6 +252,15 @@ async fn members_are_a_stream_and_a_dropped_next_loses_nothing() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
+async fn a_time_to_live_below_a_second_is_refused_instead_of_a_node_that_vanishes() {
+    let (client, _) = place("subsecond").await;
+    let options = core::SessionOptions::default().ttl(Duration::from_millis(500));
+    let refused = core::Session::open_with(&client, options).await.unwrap_err();
+    assert!(matches!(refused, core::Error::InvalidOption { option: "ttl", .. }), "{refused:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
 async fn a_thousand_kept_names_cost_one_lease_and_no_write_while_they_are_kept() {
     const NAMES: usize = 1000;
     let member = Member::single().await;
