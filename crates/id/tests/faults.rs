@@ -96,6 +96,21 @@ async fn a_revoked_lease_stops_the_generator_before_another_one_gets_its_worker_
     assert!(ascending(&all));
 }
 
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_starved_runtime_makes_no_id_after_its_lease_although_no_task_has_noticed_yet() {
+    let (client, _) = place("starved").await;
+    let session = session(&client, 1).await;
+    let generator = IdGenerator::open(&session).await.unwrap();
+    generator.next_id().await.unwrap();
+    let ttl = session.epoch().ttl();
+    // The fault itself: the only thread is taken away, so that no heartbeat is sent and no timer runs.
+    std::thread::sleep(ttl);
+    assert_eq!(session.epoch().ended(), None, "nobody has noticed");
+    let refused = generator.next_id().await.unwrap_err();
+    assert!(refused.is_session_lost(), "{refused:?}");
+}
+
 fn maker(endpoint: &str, namespace: &str) -> ChildProcess {
     ChildHost::new("child_entry", "maker").argument(endpoint).argument(namespace).spawn()
 }
