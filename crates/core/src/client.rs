@@ -137,7 +137,7 @@ impl Client {
     /// # Errors
     /// As any call, when no member can be reached (only noticed here when credentials are set).
     pub async fn etcd_client(&self) -> Result<etcd_client::Client> {
-        let call = |connection: Connection| async move { Ok(connection.client) };
+        let call = |connection: Connection| async move { Ok((*connection.client).clone()) };
         self.call(Kind::Idempotent, self.deadline(), call).await
     }
 
@@ -190,11 +190,13 @@ impl Client {
             let index = inner.picker.pick();
             let attempt = inner.attempt(within).min(deadline.saturating_duration_since(Instant::now()));
             let mut used = None;
-            let sent = tokio::time::timeout(attempt, async {
+            // On the heap, because everything a recipe awaits would carry the many kilobytes of a gRPC call otherwise.
+            let sent = Box::pin(async {
                 let connection = inner.picker.connection(index).await?;
                 used = Some(connection.clone());
                 send(connection).await.map_err(|error| classify(&error))
             });
+            let sent = tokio::time::timeout(attempt, sent);
             let fault = match sent.await {
                 Ok(Ok(value)) => {
                     inner.picker.restore(index);

@@ -4,7 +4,7 @@
 //! connection of its own here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::Rng as _;
 use tokio::time::Instant;
@@ -16,7 +16,8 @@ use crate::options::ConnectOptions;
 /// One connection to one member. Replaced as a whole when it fails.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    pub(crate) client: etcd_client::Client,
+    /// Behind a pointer: it is 3.5 KiB, and every future of a call would hold it.
+    pub(crate) client: Arc<etcd_client::Client>,
     pub(crate) member: usize,
     /// When it was made, and its token with it.
     pub(crate) since: Instant,
@@ -32,7 +33,7 @@ struct Member {
 
 #[derive(Default)]
 struct Slot {
-    client: Option<(etcd_client::Client, Instant)>,
+    client: Option<(Arc<etcd_client::Client>, Instant)>,
     generation: u64,
     ejected: Option<Instant>,
 }
@@ -102,11 +103,11 @@ impl Picker {
             return Ok(connection);
         }
         let connected = etcd_client::Client::connect([&member.endpoint], Some(self.options.clone())).await;
-        let client = connected.map_err(|error| match classify(&error) {
+        let client = Arc::new(connected.map_err(|error| match classify(&error) {
             // Nothing but an authentication was sent.
             Fault::Ambiguous(cause) => Fault::NotSent(cause),
             fault => fault,
-        })?;
+        })?);
         let since = Instant::now();
         let mut slot = lock(&member.slot);
         slot.client = Some((client.clone(), since));

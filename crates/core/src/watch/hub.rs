@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::event::{Changes, Event};
-use super::pump::{End, Pump};
+use super::pump::{End, Plan, Pump};
 use super::queue::{Push, Queue};
 use crate::backoff::Backoff;
 use crate::classify::{Fault, classify};
@@ -227,16 +227,19 @@ impl Task {
                 self.watches.fail_all(&error);
                 continue;
             }
+            let Some(plan) = Plan::new(&mut self.watches) else { continue };
             let index = inner.picker.pick();
             let mut used = None;
             let opened = tokio::time::timeout(OPEN, async {
                 let connection = inner.picker.connection(index).await?;
                 used = Some(connection.clone());
                 let limit = inner.options.decode_limit;
-                Pump::open(&connection, &mut self.watches, limit).await.map_err(|error| classify(&error))
+                Pump::open(&connection, plan, limit).await.map_err(|error| classify(&error))
             });
-            let end = match opened.await {
-                Ok(Ok(pump)) => {
+            let (opened, late) = self.meanwhile(opened).await;
+            let end = match opened {
+                Ok(Ok(mut pump)) => {
+                    late.into_iter().for_each(|id| pump.follow(id));
                     drop(inner);
                     pump.run(&self.inner, &mut self.adds, &mut self.watches, &self.signals, &mut backoff)
                         .await
@@ -266,7 +269,7 @@ impl Task {
                 }
             }
             drop(inner);
-            self.pause(backoff.next()).await;
+            self.meanwhile(tokio::time::sleep(backoff.next())).await;
         }
     }
 
@@ -276,16 +279,17 @@ impl Task {
         }
     }
 
-    /// Waits, still taking new watches.
-    async fn pause(&mut self, wait: Duration) {
-        let until = Instant::now() + wait;
+    /// Waits for something, still taking new watches, so that nobody who subscribes has to wait too. Gives those as well.
+    async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> (T, Vec<u64>) {
+        let mut something = std::pin::pin!(something);
+        let mut late = Vec::new();
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
-                add = self.adds.recv() => match add {
-                    Some(add) => self.watches.add(add),
-                    None => return,
-                },
+                done = &mut something => return (done, late),
+                Some(add) = self.adds.recv() => {
+                    late.push(add.id);
+                    self.watches.add(add);
+                }
             }
         }
     }

@@ -45,6 +45,34 @@ enum Request {
     Progress,
 }
 
+/// What a new stream begins with.
+pub(super) struct Plan {
+    id: u64,
+    key: Vec<u8>,
+    options: WatchOptions,
+    outbox: VecDeque<Request>,
+}
+
+impl Plan {
+    /// `None` when there is nothing to watch.
+    pub(super) fn new(watches: &mut Watches) -> Option<Self> {
+        let mut outbox = VecDeque::new();
+        let mut first = None;
+        for (id, watch) in &mut watches.by_id {
+            watch.rewind();
+            if watch.paused {
+                continue;
+            }
+            if first.is_none() {
+                first = Some((*id, watch.range.start.clone(), options(&watch.range, watch.next, 1)));
+            } else {
+                outbox.push_back(Request::Create(*id));
+            }
+        }
+        first.map(|(id, key, options)| Self { id, key, options, outbox })
+    }
+}
+
 pub(super) struct Pump {
     sender: WatchRequestSender,
     responses: WatchResponseStream,
@@ -69,31 +97,21 @@ impl Pump {
     /// Opens a stream with one of the watches; the others follow.
     pub(super) async fn open(
         connection: &Connection,
-        watches: &mut Watches,
+        plan: Plan,
         decode_limit: usize,
     ) -> Result<Self, etcd_client::Error> {
-        let mut outbox = VecDeque::new();
-        let mut first = None;
-        for (id, watch) in &mut watches.by_id {
-            watch.rewind();
-            if watch.paused {
-                continue;
-            }
-            if first.is_none() {
-                first = Some((*id, watch.range.start.clone(), options(&watch.range, watch.next, 1)));
-            } else {
-                outbox.push_back(Request::Create(*id));
-            }
-        }
-        let Some((id, key, options)) = first else {
-            return Err(etcd_client::Error::InvalidArgs("no watch to open a stream for".into()));
-        };
+        let Plan { id, key, options, outbox } = plan;
         let since = connection.since;
         let mut client = connection.client.watch_client().max_decoding_message_size(decode_limit);
         let (sender, responses) = client.watch(key, Some(options)).await?.split();
         let wires = HashMap::from([(1, id)]);
         let ids = HashMap::from([(id, 1)]);
         Ok(Self { sender, responses, wires, ids, last_wire: 1, outbox, since, check: Check::NotNeeded })
+    }
+
+    /// A watch that was added while the stream was being opened.
+    pub(super) fn follow(&mut self, id: u64) {
+        self.outbox.push_back(Request::Create(id));
     }
 
     pub(super) async fn run(
