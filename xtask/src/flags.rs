@@ -17,6 +17,9 @@ Commands:
   test [-p <crate>]... [--etcd <where>] [-- <filter and test flags>]
         Starts an etcd and runs every test against it, those that plain `cargo test` ignores included,
         through cargo-nextest when it is installed. With a filter, doctests are left out.
+  demo [--workers <N>] [--kill] [--input <folder>] [--etcd <where>]
+        Starts an etcd and shows N processes (4 unless given) sharing the counting of a folder of text files; with
+        --kill one of them is killed halfway. Without --input, sources that cargo has unpacked are counted.
   tidy [<folder>]
         Checks the shape of the workspace: who may depend on whom, what every recipe has, what no file may say.
 
@@ -34,6 +37,8 @@ pub(crate) enum Command {
     Help(&'static str),
     /// `cargo xtask test`
     Test(Test),
+    /// `cargo xtask demo`
+    Demo(Demo),
     /// `cargo xtask tidy`
     Tidy(Tidy),
 }
@@ -47,6 +52,19 @@ pub(crate) struct Test {
     pub(crate) packages: Vec<String>,
     /// What follows `--`: handed to the test runner as it is.
     pub(crate) rest: Vec<OsString>,
+}
+
+/// Flags of `cargo xtask demo`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Demo {
+    /// Where etcd comes from.
+    pub(crate) etcd: Choice,
+    /// How many worker processes, for the program to make sense of.
+    pub(crate) workers: Option<OsString>,
+    /// Whether to kill one of them halfway.
+    pub(crate) kill: bool,
+    /// What to count.
+    pub(crate) input: Option<PathBuf>,
 }
 
 /// Flags of `cargo xtask tidy`.
@@ -67,6 +85,7 @@ pub(crate) fn parse(mut parser: Parser) -> anyhow::Result<Command> {
     match command.as_str() {
         "help" => Ok(Command::Help(HELP)),
         "test" => test(parser),
+        "demo" => demo(parser),
         "tidy" => tidy(parser),
         other => bail!("there is no command `{other}`"),
     }
@@ -90,6 +109,21 @@ fn test(mut parser: Parser) -> anyhow::Result<Command> {
             Some(other) => return Err(other.unexpected().into()),
         }
     }
+}
+
+fn demo(mut parser: Parser) -> anyhow::Result<Command> {
+    let mut flags = Demo::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Long("etcd") => flags.etcd = choice(&mut parser)?,
+            Arg::Long("workers") => flags.workers = Some(parser.value()?),
+            Arg::Long("kill") => flags.kill = true,
+            Arg::Long("input") => flags.input = Some(parser.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Demo(flags))
 }
 
 fn tidy(mut parser: Parser) -> anyhow::Result<Command> {
@@ -132,6 +166,20 @@ mod tests {
             panic!("a test command");
         };
         assert_eq!(flags.rest, ["--exact", "some_test", "-p"]);
+    }
+
+    #[test]
+    fn a_demo_has_workers_a_folder_and_perhaps_a_victim() {
+        assert_eq!(read("demo").unwrap(), Command::Demo(Demo::default()));
+        let flags = Demo {
+            etcd: Choice::Binary,
+            workers: Some("8".into()),
+            kill: true,
+            input: Some("/texts".into()),
+        };
+        let line = "demo --workers=8 --kill --input /texts --etcd binary";
+        assert_eq!(read(line).unwrap(), Command::Demo(flags));
+        assert!(read("demo fast").is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Project commands: `cargo xtask <command>`. One file per command; the text a user sees is in `flags.rs`.
 
+mod demo;
 mod etcd;
 mod flags;
 mod outcome;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Test(flags)) => test::run(&flags),
+        Ok(Command::Demo(flags)) => demo::run(&flags),
         Ok(Command::Tidy(flags)) => tidy::run(&flags),
         Err(error) => Err(error.context("see `cargo xtask --help`")),
     };
