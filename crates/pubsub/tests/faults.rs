@@ -40,13 +40,14 @@ async fn with_answers_lost_at_random_every_message_is_there_once_where_it_was_sa
     let member = Member::single().await;
     let proxy = Proxy::to(member.endpoint()).await;
     let place = Place::at("lost_answers", vec![proxy.endpoint()]);
-    let topic = place.topic().await;
+    let options = TopicOptions::default().batch_bytes(1);
+    let topic = Topic::with_options(&place.session().await, "t", options);
     let mut live = topic.subscribe(From::Now).await.unwrap();
     topic.publish("first").await.unwrap();
-    proxy.set(Mode::Flaky(Flaky::new(0.06, 11).lose_request(0.02))).await;
+    proxy.set(Mode::Flaky(Flaky::new(0.04, 11).lose_request(0.01))).await;
     let publish = join_all((0..8).map(async |task| {
         let mut published = Vec::new();
-        for n in 0..150 {
+        for n in 0..100 {
             let text = format!("{task}/{n}");
             published.push((text.clone(), topic.publish(text).await.unwrap()));
         }
@@ -54,7 +55,7 @@ async fn with_answers_lost_at_random_every_message_is_there_once_where_it_was_sa
     }));
     let receive = async {
         let mut received = Vec::new();
-        for _ in 0..1201 {
+        for _ in 0..801 {
             let message = message(&mut live).await;
             received.push((String::from_utf8(message.payload.to_vec()).unwrap(), message.position));
         }
@@ -64,7 +65,7 @@ async fn with_answers_lost_at_random_every_message_is_there_once_where_it_was_sa
     proxy.pass().await;
     let stats = proxy.stats();
     println!("{stats:?}");
-    assert!(stats.responses_dropped > 20, "the fault must have happened: {stats:?}");
+    assert!(stats.responses_dropped > 10, "the fault must have happened: {stats:?}");
     let mut published: Vec<_> = published.into_iter().flatten().collect();
     published.sort_by_key(|(_, position)| *position);
     assert_eq!(received[1..], published[..], "the live subscriber saw the same through the same wire");
@@ -185,8 +186,38 @@ async fn a_session_lost_while_answers_are_lost_still_publishes_once() {
         }
     }
     println!("{} of unknown outcome", unknown.len());
-    assert!(unknown.len() < 6, "an outcome is nearly always found out: {unknown:?}");
+    assert!(unknown.len() <= 2, "an outcome is nearly always found out: {unknown:?}");
     check(&place, &published, &unknown).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn where_retention_has_taken_what_would_have_told_the_outcome_is_said_to_be_unknown() {
+    let member = Member::single().await;
+    let proxy = Proxy::to(member.endpoint()).await;
+    let place = Place::at("told_unknown", vec![proxy.endpoint()]);
+    let session = place.session_ttl(Duration::from_secs(2)).await;
+    let topic = Topic::new(&session, "t");
+    let direct = Place { namespace: place.namespace.clone(), endpoints: vec![member.endpoint()] };
+    let mut watching = direct.topic().await.subscribe(From::Now).await.unwrap();
+    topic.publish("0").await.unwrap();
+    let oracle = member.oracle().await;
+    let key = session.epoch().key().as_bytes().to_vec();
+    let lease = oracle.client().get(key, None).await.unwrap().kvs()[0].lease();
+    proxy.drop_responses().await;
+    let publishing = tokio::spawn({
+        let topic = topic.clone();
+        async move { topic.publish("1").await }
+    });
+    assert_eq!(texts(&mut watching, 2).await, numbers(0..2));
+    // Head, batch and everything older are gone before the publisher can look.
+    oracle.delete_prefix(place.key("t/log/batches/")).await;
+    oracle.revoke(lease).await;
+    proxy.pass().await;
+    let error = publishing.await.unwrap().unwrap_err();
+    assert!(error.is_outcome_unknown() && !error.is_retryable(), "{error:?}");
+    topic.publish("2").await.unwrap();
+    assert_eq!(text(&mut watching).await, "2", "and not 1 again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
