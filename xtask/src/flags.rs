@@ -20,6 +20,10 @@ Commands:
   demo [--workers <N>] [--kill] [--input <folder>] [--etcd <where>]
         Starts an etcd and shows N processes (4 unless given) sharing the counting of a folder of text files; with
         --kill one of them is killed halfway. Without --input, sources that cargo has unpacked are counted.
+  bench [--quick] [--json <file>] [--etcd <where>] [<part of a name>]
+        Measures the recipes beside plain etcd calls and prints a table; with --json, writes a list as well.
+        Quick ends in about a minute after the build. Missed targets are shown, and no failure.
+        With a part of a name, such as `counter` or `packed`, only the benches that have it.
   tidy [<folder>]
         Checks the shape of the workspace: who may depend on whom, what every recipe has, what no file may say.
 
@@ -30,17 +34,44 @@ Where etcd comes from:
   --etcd <URLs>    one that runs already: http://host:port, several separated by commas
   Without the flag: $ETCD_ENDPOINTS when set, else docker, else binary, whichever works first.";
 
+/// What `cargo xtask bench` starts in a build with the feature `bench`.
+pub(crate) const MEASURE: &str = "bench-measure";
+/// What that starts in its child processes.
+#[cfg(feature = "bench")]
+pub(crate) const HAND: &str = "bench-hand";
+
 /// A command with its flags.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Print this and be done.
     Help(&'static str),
+    /// `cargo xtask bench`
+    Bench(Bench),
+    /// The part of it that measures.
+    #[cfg(feature = "bench")]
+    Measure(Bench),
+    /// A child process of that.
+    #[cfg(feature = "bench")]
+    Hand,
     /// `cargo xtask test`
     Test(Test),
     /// `cargo xtask demo`
     Demo(Demo),
     /// `cargo xtask tidy`
     Tidy(Tidy),
+}
+
+/// Flags of `cargo xtask bench`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bench {
+    /// Where etcd comes from.
+    pub(crate) etcd: Choice,
+    /// Short windows, and few.
+    pub(crate) quick: bool,
+    /// Where the figures are written as JSON.
+    pub(crate) json: Option<PathBuf>,
+    /// Measure only what has this in its name.
+    pub(crate) only: Option<String>,
 }
 
 /// Flags of `cargo xtask test`.
@@ -84,11 +115,34 @@ pub(crate) fn parse(mut parser: Parser) -> anyhow::Result<Command> {
     };
     match command.as_str() {
         "help" => Ok(Command::Help(HELP)),
+        "bench" => bench(parser),
+        #[cfg(feature = "bench")]
+        MEASURE => bench(parser).map(|command| match command {
+            Command::Bench(flags) => Command::Measure(flags),
+            other => other,
+        }),
+        #[cfg(feature = "bench")]
+        HAND => Ok(Command::Hand),
         "test" => test(parser),
         "demo" => demo(parser),
         "tidy" => tidy(parser),
         other => bail!("there is no command `{other}`"),
     }
+}
+
+fn bench(mut parser: Parser) -> anyhow::Result<Command> {
+    let mut flags = Bench::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Long("quick") => flags.quick = true,
+            Arg::Long("json") => flags.json = Some(parser.value()?.into()),
+            Arg::Long("etcd") => flags.etcd = choice(&mut parser)?,
+            Arg::Value(only) if flags.only.is_none() => flags.only = Some(only.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Bench(flags))
 }
 
 fn test(mut parser: Parser) -> anyhow::Result<Command> {
@@ -180,6 +234,17 @@ mod tests {
         let line = "demo --workers=8 --kill --input /texts --etcd binary";
         assert_eq!(read(line).unwrap(), Command::Demo(flags));
         assert!(read("demo fast").is_err());
+    }
+
+    #[test]
+    fn a_bench_may_be_quick_and_write_a_file() {
+        let Ok(Command::Bench(flags)) = read("bench --json out.json counter --quick") else {
+            panic!("a bench command")
+        };
+        assert!(flags.quick);
+        assert_eq!(flags.json, Some("out.json".into()));
+        assert_eq!(flags.only.as_deref(), Some("counter"));
+        assert_eq!(flags.etcd, Choice::Auto);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Project commands: `cargo xtask <command>`. One file per command; the text a user sees is in `flags.rs`.
 
+mod bench;
 mod demo;
 mod etcd;
 mod flags;
@@ -20,6 +21,11 @@ fn main() -> ExitCode {
             println!("{text}");
             return ExitCode::SUCCESS;
         }
+        Ok(Command::Bench(flags)) => bench::run(&flags),
+        #[cfg(feature = "bench")]
+        Ok(Command::Measure(flags)) => bench::measure(&flags),
+        #[cfg(feature = "bench")]
+        Ok(Command::Hand) => bench::hand(),
         Ok(Command::Test(flags)) => test::run(&flags),
         Ok(Command::Demo(flags)) => demo::run(&flags),
         Ok(Command::Tidy(flags)) => tidy::run(&flags),

@@ -71,7 +71,10 @@ fn only_the_core_names_the_etcd_client() {
             Workspace::clean().append(path, &format!("use {name}::Code;\n")).finds(&[&expected]);
         }
     }
-    Workspace::clean().append("xtask/src/main.rs", "use etcd_client::Client;\n").finds(&[]);
+    Workspace::clean()
+        .append("xtask/src/main.rs", "use etcd_client::Client;\n")
+        .finds(&["xtask/src/main.rs:2: client: `etcd_client`"]);
+    Workspace::clean().put("xtask/src/bench/link.rs", "use etcd_client::Client;\n").finds(&[]);
 }
 
 #[test]

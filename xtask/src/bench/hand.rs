@@ -1,0 +1,129 @@
+//! A child process that does what it is told: one order per line on stdin, one answer per line on stdout.
+
+use std::io::{Write, stdin, stdout};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use sereno_waitgroup::WaitGroup;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use super::clock;
+use super::link::Link;
+use super::work::{Kind, Worker};
+use crate::outcome::Outcome;
+
+/// No wait for a wait group takes longer.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a hand is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Have `tasks` tasks ready to work at `name`. Answered by `Ready`.
+    Prepare { name: String, hand: usize, tasks: usize },
+    /// Work from `start` (nanoseconds since 1970) for `window`. Answered by `Done`.
+    Work { kind: Kind, start: u64, window: Duration },
+    /// Wait for this wait group. Answered by `Woken`.
+    Wait { group: String },
+}
+
+/// What a hand says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Ready,
+    Done(Tally),
+    /// The wait returned at this time, in nanoseconds since 1970.
+    Woken {
+        at: u64,
+    },
+    Failed(String),
+}
+
+/// What was acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tally {
+    /// Before the window's end.
+    pub(super) in_window: u64,
+    /// In all: what was under way at the window's end is waited for.
+    pub(super) in_all: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: Self) {
+        self.in_window += other.in_window;
+        self.in_all += other.in_all;
+    }
+}
+
+/// Obeys until stdin ends.
+pub(crate) fn run() -> Outcome {
+    let runtime = Runtime::new()?;
+    let mut hand = Hand { link: runtime.block_on(Link::open())?, tasks: Vec::new() };
+    let mut line = String::new();
+    // The parent's pipe ends with the parent, however it ends.
+    while stdin().read_line(&mut line)? > 0 {
+        let order = serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?;
+        let answer = match runtime.block_on(hand.obey(order)) {
+            Ok(answer) => answer,
+            Err(error) => Answer::Failed(format!("{error:#}")),
+        };
+        println!("{}", serde_json::to_string(&answer)?);
+        stdout().flush()?;
+        line.clear();
+    }
+    runtime.block_on(hand.link.close())?;
+    Ok(0)
+}
+
+struct Hand {
+    link: Link,
+    /// Where each task works, and by which name.
+    tasks: Vec<(String, String)>,
+}
+
+impl Hand {
+    async fn obey(&mut self, order: Order) -> anyhow::Result<Answer> {
+        match order {
+            Order::Prepare { name, hand, tasks } => {
+                self.tasks = (0..tasks).map(|task| (name.clone(), format!("{hand}-{task}"))).collect();
+                Ok(Answer::Ready)
+            }
+            Order::Work { kind, start, window } => Ok(Answer::Done(self.work(kind, start, window).await?)),
+            Order::Wait { group } => {
+                let group = WaitGroup::new(&self.link.session, &group);
+                match timeout(WAIT_LIMIT, group.wait()).await {
+                    Ok(woken) => woken?,
+                    Err(_) => bail!("nobody woke the waiter within {WAIT_LIMIT:?}"),
+                }
+                Ok(Answer::Woken { at: clock::now() })
+            }
+        }
+    }
+
+    async fn work(&self, kind: Kind, start: u64, window: Duration) -> anyhow::Result<Tally> {
+        let begin = clock::instant(start);
+        let end = begin + window;
+        let mut tasks = JoinSet::new();
+        for (name, id) in &self.tasks {
+            let mut worker = Worker::new(kind, &self.link, name, id);
+            tasks.spawn(async move {
+                let mut tally = Tally::default();
+                sleep_until(begin).await;
+                while tokio::time::Instant::now() < end {
+                    if worker.once(end).await? {
+                        tally.in_all += 1;
+                        tally.in_window += u64::from(tokio::time::Instant::now() < end);
+                    }
+                }
+                anyhow::Ok(tally)
+            });
+        }
+        let mut sum = Tally::default();
+        while let Some(tally) = tasks.join_next().await {
+            sum.add(tally??);
+        }
+        Ok(sum)
+    }
+}
