@@ -109,7 +109,21 @@ fn is_connect_failure(status: &Status) -> bool {
 }
 
 fn is_tls(text: &str) -> bool {
-    ["certificate", "received fatal alert", "tls handshake", "corrupt message"]
+    let text = text.to_ascii_lowercase();
+    // An end in the middle of a handshake is what a server that is going down, or a proxy without one, does.
+    let ended = text.contains("handshake eof");
+    !ended
+        && ["certificate", "received fatal alert", "tls handshake", "corrupt message"]
+            .iter()
+            .any(|mark| text.contains(mark))
+}
+
+/// Whether a connection was ended around its TLS handshake. A server that refuses a client's certificate does so, and
+/// says why, but when we write before we read, what it said is lost with the connection.
+pub(crate) fn broke_early(fault: &Fault) -> bool {
+    let (Fault::NotSent(cause) | Fault::Ambiguous(cause)) = fault else { return false };
+    let text = cause.to_string();
+    ["handshake eof", "connection closed", "broken pipe", "close_notify", "connection reset"]
         .iter()
         .any(|mark| text.to_ascii_lowercase().contains(mark))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::{self, Backoff, Step};
-use crate::classify::{Fault, classify};
+use crate::classify::{Fault, broke_early, classify};
 use crate::error::{Cause, Error, Result};
 use crate::key::{Key, Namespace, Prefix};
 use crate::options::ConnectOptions;
@@ -50,6 +50,9 @@ pub(crate) fn until(within: Duration) -> Instant {
 
 /// With less time left no member is asked any more: it could hardly answer, and a write would be left unknown.
 const LEAST: Duration = Duration::from_millis(10);
+
+/// So many connections ended around the TLS handshake, and none that ever worked, are no accident.
+const SUSPECT: usize = 6;
 
 /// Whether a call may be repeated when its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -182,9 +185,11 @@ impl Client {
                 cause: Cause::new("no time was left to try"),
             });
         }
+        let started = Instant::now();
         let mut backoff = Backoff::calls();
         let mut failures = 0usize;
         let mut tls_failures = 0usize;
+        let mut broken = 0usize;
         let mut stale_tokens = 0usize;
         loop {
             let index = inner.picker.pick();
@@ -207,6 +212,9 @@ impl Client {
                 Err(_) => Fault::Ambiguous(Cause::new(format!("no answer within {attempt:?}"))),
             };
             tracing::debug!(member = index, ?fault, "call failed");
+            if inner.unproven_tls(index) && broke_early(&fault) {
+                broken += 1;
+            }
             let (cause, sent) = match fault {
                 Fault::Refused(error) => return Err(error),
                 Fault::AnswerTooLarge(cause) => {
@@ -247,6 +255,11 @@ impl Client {
                 return Err(Error::OutcomeUnknown { cause });
             }
             failures += 1;
+            if broken >= SUSPECT && started.elapsed() >= (within / 2).min(Duration::from_secs(1)) {
+                let text =
+                    format!("{broken} connections were ended around the TLS handshake, the last: {cause}");
+                return Err(Error::Tls { cause: Cause::new(text) });
+            }
             // The other members first, without waiting; then all again, with.
             if failures.is_multiple_of(inner.picker.len()) {
                 backoff.wait(deadline).await;
@@ -299,6 +312,11 @@ impl Inner {
     /// How long one member may take: less than everything when there is another one to try.
     fn attempt(&self, within: Duration) -> Duration {
         if self.picker.len() > 1 { self.options.attempt.min(within / 3) } else { self.options.attempt }
+    }
+
+    /// Whether a member is spoken to with TLS, and no answer of any member has come yet.
+    fn unproven_tls(&self, index: usize) -> bool {
+        self.cluster.load(Ordering::Acquire) == 0 && self.picker.is_tls(index)
     }
 
     async fn probe(&self, index: usize) {

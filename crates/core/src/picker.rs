@@ -68,6 +68,10 @@ impl Picker {
         self.members.len()
     }
 
+    pub(crate) fn is_tls(&self, index: usize) -> bool {
+        self.members.get(index).is_some_and(|member| member.endpoint.starts_with("https://"))
+    }
+
     /// The member in use, or the next one that is not ejected; when all are, the one that was so for longest.
     pub(crate) fn pick(&self) -> usize {
         let current = self.current.load(Ordering::Relaxed);

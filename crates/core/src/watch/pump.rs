@@ -80,6 +80,8 @@ pub(super) struct Pump {
     wires: HashMap<i64, u64>,
     ids: HashMap<u64, i64>,
     last_wire: i64,
+    /// Watches asked for and not answered yet, in that order, which is the order of the answers.
+    awaited: VecDeque<i64>,
     outbox: VecDeque<Request>,
     /// When the connection was made, and its token with it.
     since: Instant,
@@ -106,7 +108,9 @@ impl Pump {
         let (sender, responses) = client.watch(key, Some(options)).await?.split();
         let wires = HashMap::from([(1, id)]);
         let ids = HashMap::from([(id, 1)]);
-        Ok(Self { sender, responses, wires, ids, last_wire: 1, outbox, since, check: Check::NotNeeded })
+        let awaited = VecDeque::from([1]);
+        let check = Check::NotNeeded;
+        Ok(Self { sender, responses, wires, ids, last_wire: 1, awaited, outbox, since, check })
     }
 
     /// A watch that was added while the stream was being opened.
@@ -157,6 +161,9 @@ impl Pump {
                 },
                 sent = transmit(&mut self.sender, next.as_ref()), if next.is_some() => {
                     self.outbox.pop_front();
+                    if let Some(Prepared::Create { wire, .. }) = next {
+                        self.awaited.push_back(wire);
+                    }
                     if let Err(error) = sent {
                         return End::Fault(classify(&error));
                     }
@@ -208,7 +215,8 @@ impl Pump {
                             self.last_wire
                         });
                         self.wires.insert(wire, id);
-                        return Some(Prepared::Create(range.start.clone(), options(range, *next, wire)));
+                        let (key, options) = (range.start.clone(), options(range, *next, wire));
+                        return Some(Prepared::Create { wire, key, options });
                     }
                     self.outbox.pop_front();
                 }
@@ -229,7 +237,8 @@ impl Pump {
             watches.fail_all(&error);
             return Some(End::Idle);
         }
-        let id = *self.wires.get(&message.watch_id)?;
+        let wire = if message.created { self.answered(message.watch_id)? } else { message.watch_id };
+        let id = *self.wires.get(&wire)?;
         if message.canceled {
             self.unmap(id);
             if message.compact_revision > 0 {
@@ -264,6 +273,16 @@ impl Pump {
             self.outbox.push_back(Request::Cancel(wire));
         }
         None
+    }
+
+    /// Which of the awaited watches an answer is for. What etcd refuses has its own number on some versions and none
+    /// (-1) on others.
+    fn answered(&mut self, wire: i64) -> Option<i64> {
+        if wire < 0 || self.awaited.front() == Some(&wire) {
+            return self.awaited.pop_front();
+        }
+        self.awaited.retain(|awaited| *awaited != wire);
+        Some(wire)
     }
 
     /// etcd cancelled a watch without saying that history is gone.
@@ -316,7 +335,7 @@ impl Check {
 }
 
 enum Prepared {
-    Create(Vec<u8>, WatchOptions),
+    Create { wire: i64, key: Vec<u8>, options: WatchOptions },
     Cancel(i64),
     Progress,
 }
@@ -326,7 +345,7 @@ async fn transmit(
     request: Option<&Prepared>,
 ) -> Result<(), etcd_client::Error> {
     match request {
-        Some(Prepared::Create(key, options)) => sender.watch(key.clone(), Some(options.clone())).await,
+        Some(Prepared::Create { key, options, .. }) => sender.watch(key.clone(), Some(options.clone())).await,
         Some(Prepared::Cancel(wire)) => sender.cancel(*wire).await,
         Some(Prepared::Progress) => sender.request_progress().await,
         None => Ok(()),
