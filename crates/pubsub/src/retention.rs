@@ -156,7 +156,7 @@ impl Trimmer {
             }
             let batches = result.unwrap_or(None);
             let mut now = self.gauge.lock();
-            now.next = now.ordinal.max(batches.map_or(0, |note| note.ordinal)) + interval(batches);
+            now.next = now.ordinal.max(batches.map_or(0, |note| note.ordinal)) + due_after(batches);
             now.messages = now.messages.saturating_sub(levels.messages);
             now.bytes = now.bytes.saturating_sub(levels.bytes);
         }
@@ -166,7 +166,7 @@ impl Trimmer {
     async fn check(&self, levels: Levels) -> Result<Option<Note>> {
         let client = self.session.client();
         let note = client.get(&self.keys.trimmed).await?.and_then(|kv| Note::parse(&kv.value));
-        let recent = note.is_some_and(|note| levels.ordinal < note.ordinal + interval(Some(note)));
+        let recent = note.is_some_and(|note| levels.ordinal < note.ordinal + due_after(Some(note)));
         if recent && !self.gauge.is_full(&levels) {
             return Ok(note);
         }
@@ -266,7 +266,7 @@ impl std::fmt::Display for Note {
 
 /// How many publishes after a trimming the next one is due: so that reading all keys costs so many keys per publish at
 /// most, however many there are.
-fn interval(note: Option<Note>) -> u64 {
+fn due_after(note: Option<Note>) -> u64 {
     note.map_or(LEAST, |note| (note.batches / PART).max(LEAST))
 }
 
@@ -314,6 +314,6 @@ mod tests {
         let note = Note { ordinal: 7, batches: 3 };
         assert_eq!(Note::parse(note.to_string().as_bytes()), Some(note));
         assert_eq!(Note::parse(b"x"), None);
-        assert_eq!((interval(None), interval(Some(Note { batches: 800, ..note }))), (16, 100));
+        assert_eq!((due_after(None), due_after(Some(Note { batches: 800, ..note }))), (16, 100));
     }
 }
