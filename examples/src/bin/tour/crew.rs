@@ -80,4 +80,13 @@ impl Crew {
         }
         Ok(unwell)
     }
+
+    /// Kills whoever is left and waits until they are gone.
+    pub(crate) async fn end(&mut self) {
+        for Worker { name, process, .. } in &mut self.workers {
+            if let Err(error) = process.kill().await {
+                eprintln!("cannot kill worker {name}: {error}");
+            }
+        }
+    }
 }

@@ -1,21 +1,11 @@
 //! What the processes of one job share: everything bears its number.
 
-use std::time::Duration;
-
-use sereno_core::{Client, Op, Session, SessionOptions, Txn};
+use sereno_core::{Client, Op, Session, Txn};
 use sereno_counter::Counter;
 use sereno_pubsub::Topic;
 use sereno_waitgroup::WaitGroup;
 
 use crate::figures::{Figures, NAMES};
-
-/// How long a worker's claims outlive it. Short, because the others wait for them.
-const TTL: Duration = Duration::from_secs(4);
-
-/// Opens the session of one process of a job.
-pub(crate) async fn session(client: &Client) -> anyhow::Result<Session> {
-    Ok(Session::open_with(client, SessionOptions::default().ttl(TTL)).await?)
-}
 
 /// The recipes of a job, as one process sees them.
 #[derive(Debug)]

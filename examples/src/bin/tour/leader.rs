@@ -42,7 +42,8 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<()> {
     let corpus = Corpus::choose(plan.input.as_deref())?;
     let client = Client::from_env().await.context("there is no etcd at ETCD_ENDPOINTS")?;
-    let session = job::session(&client).await?;
+    let session = Session::open(&client).await?;
+    let epoch = session.valid_epoch()?;
     let ids = IdGenerator::open(&session).await?;
     let job = ids.next_id().await?.to_string();
     let more = if corpus.bounded { ", which has more: the tour is kept short" } else { "" };
@@ -58,9 +59,11 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<()> {
             done.unwrap_or_else(|_| bail!("not done after {LIMIT:?}"))
         }
         signal = interrupted() => signal,
+        // Nothing can be put in order then. The workers go with this process.
+        reason = epoch.lost() => bail!("the leader's session was lost: {reason}"),
     };
     // In every case, and in this order: nobody may write any more when the keys are deleted.
-    drop(crew);
+    crew.end().await;
     let closed = session.close().await;
     let cleared = job::clear(&client, &job).await;
     done?;
@@ -126,18 +129,8 @@ async fn lead(
     let shares: Vec<String> =
         shares.iter().map(|(name, files)| format!("{name} {}", HumanCount(*files))).collect();
     println!("counted in {:.1} s; files by worker: {}", took.as_secs_f64(), shares.join(", "));
-    for name in &lost {
-        let made_up = if owed == Figures::default() {
-            "what it had recorded was in the counters".to_owned()
-        } else {
-            let owed: Vec<String> =
-                owed.0.iter().zip(NAMES).map(|(n, name)| format!("{} {name}", HumanCount(*n))).collect();
-            format!(
-                "of what it had recorded, {} were not in the counters yet and were added",
-                owed.join(", ")
-            )
-        };
-        println!("{name} died: others counted what it had claimed; {made_up}");
+    if !lost.is_empty() {
+        println!("{} died: others counted what they had claimed; {}", lost.join(" and "), told(owed));
     }
     check(corpus, totals, &longest)?;
     // Who finished has heard every task; who died, perhaps.
@@ -255,6 +248,7 @@ async fn follow(
 
 /// Compares with what one process counts by itself.
 fn check(corpus: &Corpus, totals: Figures, longest: &Longest) -> anyhow::Result<()> {
+    println!("now one process by itself:");
     let start = Instant::now();
     let (expected, expected_longest) = plain::count(corpus.files.iter().map(|file| &file.path))?;
     let took = start.elapsed();
@@ -276,6 +270,16 @@ fn check(corpus: &Corpus, totals: Figures, longest: &Longest) -> anyhow::Result<
         bail!("check: FAILED, the totals differ from what one process counts");
     }
     bail!("check: FAILED, and no wonder: files have changed meanwhile: {}", changed.join(", "));
+}
+
+/// What the dead owed, in words.
+fn told(owed: Figures) -> String {
+    if owed == Figures::default() {
+        return "what they had recorded was in the counters".to_owned();
+    }
+    let owed: Vec<String> =
+        owed.0.iter().zip(NAMES).map(|(n, name)| format!("{} {name}", HumanCount(*n))).collect();
+    format!("of what they had recorded, {} were not in the counters yet and were added", owed.join(", "))
 }
 
 fn rate(count: u64, time: Duration) -> u64 {

@@ -80,7 +80,7 @@ impl Ledger {
         entries.into_iter().map(read).collect()
     }
 
-    /// Follows claims and records; [`Ledger::free`] makes sense of the view.
+    /// Follows claims and records; [`Ledger::open`] makes sense of the view.
     pub(crate) async fn watch(&self) -> anyhow::Result<Watcher> {
         Ok(self.client.watch(&self.root).await?)
     }

@@ -8,15 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sereno_core::{CancellationToken, Client, Epoch, Session};
+use sereno_core::{CancellationToken, Client, Epoch, Session, SessionOptions};
 use sereno_keepalive::KeepAlive;
 use sereno_pubsub::{From, Publisher, Subscription};
 
 use crate::figures::{Figures, Longest};
-use crate::job::{self, Job};
+use crate::job::Job;
 use crate::ledger::{Ledger, Record};
 use crate::task::{self, News, Order, Task};
 
+/// How long a worker's claims outlive it. Short, because the others wait for them.
+const TTL: Duration = Duration::from_secs(4);
 /// How long a worker that has lost its leader may take to leave in order.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -24,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) async fn run(job: &str, name: &str) -> anyhow::Result<()> {
     let abandoned = leave_with_the_leader();
     let client = Client::from_env().await?;
-    let session = job::session(&client).await?;
+    let session = Session::open_with(&client, SessionOptions::default().ttl(TTL)).await?;
     let done = tokio::select! {
         done = work(&session, job, name) => done,
         () = abandoned.cancelled() => Err(anyhow::anyhow!("the leader has gone")),
