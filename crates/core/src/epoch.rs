@@ -189,7 +189,9 @@ impl Epoch {
         self.inner.lost.cancel();
     }
 
-    pub(crate) fn lost_error(&self) -> Error {
+    /// The error for an operation that found this epoch to have ended.
+    #[must_use]
+    pub fn lost_error(&self) -> Error {
         Error::SessionLost { epoch: self.inner.number, reason: self.reason() }
     }
 

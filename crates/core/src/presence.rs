@@ -94,6 +94,7 @@ impl Session {
             status,
             leases: Vec::new(),
             waiting: Vec::new(),
+            tail: None,
         };
         self.shared.tasks.spawn(keeper.run(epoch, first));
         // Made before waiting: if this future is dropped, so is the presence, and the key goes.

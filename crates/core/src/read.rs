@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::key::{Key, Prefix};
 use crate::kv::{KeyValue, Snapshot};
 
+/// Keys per page of keys without values, of which a page can be large; etcd walks the rest of the range for each.
+const KEYS_PAGE: i64 = 10_000;
 /// Keys per page; halved when a page of large values exceeds the decode limit.
 const PAGE: i64 = 1000;
 
@@ -72,7 +74,7 @@ impl Client {
     }
 
     async fn pages(&self, range: Range, at: i64, keys_only: bool) -> Result<Snapshot> {
-        let mut limit = PAGE;
+        let mut limit = if keys_only { KEYS_PAGE } else { PAGE };
         let mut revision = at;
         let mut from = range.clone();
         let mut entries: Vec<KeyValue> = Vec::new();

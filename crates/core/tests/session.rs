@@ -243,3 +243,29 @@ async fn deleting_the_session_key_alone_ends_the_epoch_and_everything_on_its_lea
     assert_eq!(session.next_epoch(1).await.unwrap().number(), 2);
     session.close().await.unwrap();
 }
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_name_that_was_taken_over_is_not_taken_back_when_the_session_is_reborn() {
+    let (client, oracle) = shared_client().await;
+    let (first, second) = (Session::open(&client).await.unwrap(), Session::open(&client).await.unwrap());
+    let key = client.namespace().prefix("presence").unwrap().key("name").unwrap();
+    let mut old = first.keep(&key, "old", Conflict::TakeOver).await.unwrap();
+    // Both at once: the session is lost, and somebody else has the name before it begins anew.
+    let lease = lease_of(&oracle, first.epoch().key().as_bytes()).await;
+    oracle.revoke(lease).await;
+    let new = second.keep(&key, "new", Conflict::TakeOver).await.unwrap();
+    let last = async {
+        while let Some(status) = old.changed().await {
+            if status.state == PresenceState::Displaced {
+                return;
+            }
+        }
+        panic!("never displaced");
+    };
+    tokio::time::timeout(Duration::from_secs(10), last).await.unwrap();
+    assert_eq!(oracle.get(key.as_bytes()).await.as_deref(), Some(&b"new"[..]));
+    assert_eq!(new.status().restored, 0);
+    first.close().await.unwrap();
+    second.close().await.unwrap();
+}

@@ -17,8 +17,10 @@ use crate::watch::{EventKind, Overflow, Tail, TailItem};
 
 /// Why the key has to be looked after again.
 enum Turn {
-    /// It was deleted underneath, or may have been.
+    /// It was deleted underneath.
     Restore,
+    /// It may or may not be as it should be.
+    Retry,
     EpochLost,
     Displaced,
     Leave(Option<oneshot::Sender<Result<()>>>),
@@ -36,6 +38,8 @@ pub(super) struct Keeper {
     pub(super) leases: Vec<i64>,
     /// Updates that are not written yet.
     pub(super) waiting: Vec<oneshot::Sender<Result<i64>>>,
+    /// The watch on the key.
+    pub(super) tail: Option<Tail>,
 }
 
 impl Keeper {
@@ -46,6 +50,8 @@ impl Keeper {
             let turn = match self.install(&epoch).await {
                 Ok(revision) => {
                     backoff = Backoff::streams();
+                    // A name is taken over once. Whoever has it when it is to be restored has taken it over since.
+                    self.conflict = Conflict::Refuse;
                     // Before the answer: whoever has it must not find the key missing.
                     self.report(PresenceState::Kept, &epoch, revision);
                     if let Some(first) = first.take() {
@@ -75,6 +81,7 @@ impl Keeper {
             };
             match turn {
                 Turn::Restore => self.missing(),
+                Turn::Retry => {}
                 Turn::EpochLost => {
                     self.missing();
                     self.leases.push(epoch.lease());
@@ -90,13 +97,25 @@ impl Keeper {
 
     /// Holds the key until something happens to it.
     async fn hold(&mut self, epoch: &Epoch, revision: i64) -> Turn {
-        let client = self.shared.client.clone();
-        let Ok(mut tail) = client.tail(&self.key, revision.saturating_add(1), Overflow::Pause).await else {
-            return Turn::Restore;
+        // One watch for as long as it can be resumed: a new one may be behind for a tenth of a second.
+        let mut tail = match self.tail.take() {
+            Some(tail) => tail,
+            None => {
+                let tail = self.shared.client.tail(&self.key, revision.saturating_add(1), Overflow::Pause);
+                let Ok(tail) = tail.await else { return Turn::Retry };
+                tail
+            }
         };
+        let (turn, broken) = self.held(epoch, revision, &mut tail).await;
+        self.tail = (!broken).then_some(tail);
+        turn
+    }
+
+    /// What ends the holding, and whether the watch is of no more use.
+    async fn held(&mut self, epoch: &Epoch, mut installed: i64, tail: &mut Tail) -> (Turn, bool) {
         let closing = self.shared.closing.clone();
         loop {
-            tokio::select! {
+            let turn = tokio::select! {
                 biased;
                 command = self.inbox.recv() => match command {
                     Some(Command::Update(value, reply)) => {
@@ -104,23 +123,29 @@ impl Keeper {
                         self.waiting.push(reply);
                         match self.install(epoch).await {
                             Ok(revision) => {
+                                installed = revision;
                                 self.report(PresenceState::Kept, epoch, revision);
                                 for reply in self.waiting.drain(..) {
                                     let _ = reply.send(Ok(revision));
                                 }
+                                continue;
                             }
-                            Err(Error::SessionLost { .. } | Error::LeaseGone) => return Turn::EpochLost,
-                            Err(Error::NameTaken) => return Turn::Displaced,
-                            Err(_) => return Turn::Restore,
+                            Err(Error::SessionLost { .. } | Error::LeaseGone) => Turn::EpochLost,
+                            Err(Error::NameTaken) => Turn::Displaced,
+                            Err(_) => Turn::Retry,
                         }
                     }
-                    Some(Command::Leave(reply)) => return Turn::Leave(Some(reply)),
-                    None => return Turn::Leave(None),
+                    Some(Command::Leave(reply)) => Turn::Leave(Some(reply)),
+                    None => Turn::Leave(None),
                 },
-                () = closing.cancelled() => return Turn::Closing,
-                _ = epoch.lost() => return Turn::EpochLost,
-                turn = watch(&mut tail, epoch) => return turn,
-            }
+                () = closing.cancelled() => Turn::Closing,
+                _ = epoch.lost() => Turn::EpochLost,
+                turn = watch(tail, epoch, installed) => match turn {
+                    Some(turn) => turn,
+                    None => return (Turn::Retry, true),
+                },
+            };
+            return (turn, false);
         }
     }
 
@@ -181,7 +206,7 @@ impl Keeper {
         tokio::select! {
             turn = self.commanded() => turn,
             _ = epoch.lost() => Turn::EpochLost,
-            () = tokio::time::sleep(wait) => Turn::Restore,
+            () = tokio::time::sleep(wait) => Turn::Retry,
         }
     }
 
@@ -266,17 +291,17 @@ impl Keeper {
     }
 }
 
-/// Waits until the watched key is not what this presence wrote.
-async fn watch(tail: &mut Tail, epoch: &Epoch) -> Turn {
-    while let Some(Ok(item)) = tail.next().await {
-        let TailItem::Changes(changes) = item else { return Turn::Restore };
-        for event in changes.events {
+/// Waits until the watched key is not what this presence wrote at `installed`; `None` when the watch cannot tell.
+async fn watch(tail: &mut Tail, epoch: &Epoch, installed: i64) -> Option<Turn> {
+    while let Some(Ok(TailItem::Changes(changes))) = tail.next().await {
+        // What led up to the present state is history.
+        for event in changes.events.into_iter().filter(|event| event.kv.mod_revision > installed) {
             match event.kind {
-                EventKind::Delete => return Turn::Restore,
-                EventKind::Put if event.kv.lease != epoch.lease() => return Turn::Displaced,
+                EventKind::Delete => return Some(Turn::Restore),
+                EventKind::Put if event.kv.lease != epoch.lease() => return Some(Turn::Displaced),
                 EventKind::Put => {}
             }
         }
     }
-    Turn::Restore
+    None
 }
