@@ -183,20 +183,19 @@ async fn unsubscribing_is_immediate_and_leaves_nothing_on_the_server() {
     let member = Member::single().await;
     let place = Place::at("unsubscribe", vec![member.endpoint()]);
     let topic = place.topic().await;
-    let kept = topic.subscribe(From::Now).await.unwrap();
     let watchers = async || member.metrics().await.get("etcd_debugging_mvcc_watcher_total").unwrap_or(0.0);
-    let before = eventually(SOON, "the watch to be there", async || {
-        let now = watchers().await;
-        (now >= 1.0).then_some(now)
-    })
-    .await;
-    let subscription = topic.subscribe(From::Now).await.unwrap();
-    eventually(SOON, "another watch", async || (watchers().await > before).then_some(())).await;
+    // Far more than the session's own.
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        kept.push(topic.subscribe(From::Now).await.unwrap());
+    }
+    eventually(SOON, "the watches", async || (watchers().await >= 20.0).then_some(())).await;
+    let one = kept.pop();
     let started = Instant::now();
-    drop(subscription);
-    assert!(started.elapsed() < Duration::from_millis(50));
-    eventually(Duration::from_secs(2), "its end", async || (watchers().await <= before).then_some(())).await;
     drop(kept);
+    assert!(started.elapsed() < Duration::from_millis(50));
+    eventually(Duration::from_secs(2), "their end", async || (watchers().await <= 5.0).then_some(())).await;
+    nothing_before_a_marker(&mut one.unwrap(), &topic).await;
 }
 
 #[tokio::test]
