@@ -24,11 +24,11 @@ pub struct KeepAlive {
 impl KeepAlive {
     /// A node called `node` in `group`, with default options. No I/O.
     pub fn new(session: &Session, group: impl Into<String>, node: impl Into<String>) -> Self {
-        Self::new_with(session, group, node, KeepAliveOptions::default())
+        Self::with_options(session, group, node, KeepAliveOptions::default())
     }
 
     /// As [`KeepAlive::new`], with options. No I/O.
-    pub fn new_with(
+    pub fn with_options(
         session: &Session,
         group: impl Into<String>,
         node: impl Into<String>,

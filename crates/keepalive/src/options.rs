@@ -2,7 +2,7 @@
 
 use sereno_core::Conflict;
 
-/// Options of [`KeepAlive::new_with`](crate::KeepAlive::new_with).
+/// Options of [`KeepAlive::with_options`](crate::KeepAlive::with_options).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct KeepAliveOptions {

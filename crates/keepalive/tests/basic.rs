@@ -140,7 +140,7 @@ async fn a_name_in_use_is_refused_when_asked_so_until_its_holder_leaves() {
     let (first, second) = (session(&client, 15).await, session(&client, 15).await);
     let held = KeepAlive::new(&first, "g", "n").announce("first").await.unwrap();
     let options = KeepAliveOptions::default().conflict(Conflict::Refuse);
-    let other = KeepAlive::new_with(&second, "g", "n", options);
+    let other = KeepAlive::with_options(&second, "g", "n", options);
     let refused = other.announce("second").await.unwrap_err();
     assert!(
         matches!(&refused, Error::NameTaken { group, node } if group == "g" && node == "n"),

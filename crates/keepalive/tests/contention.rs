@@ -20,7 +20,7 @@ async fn of_many_who_refuse_exactly_one_gets_the_name() {
         let session = session(&client, 15).await;
         tasks.push(tokio::spawn(async move {
             let options = KeepAliveOptions::default().conflict(Conflict::Refuse);
-            let keepalive = KeepAlive::new_with(&session, "g", "leader", options);
+            let keepalive = KeepAlive::with_options(&session, "g", "leader", options);
             (session, keepalive.announce(contender.to_string()).await)
         }));
     }
