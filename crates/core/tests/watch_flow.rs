@@ -106,6 +106,28 @@ async fn revisions_that_etcd_splits_into_fragments_are_delivered_whole() {
         seen(&mut live, &expected[round * 6..]).await;
         seen(&mut late, &expected).await;
     }
+    // And when the connection breaks in the middle of one.
+    let mut cut = client.tail(&prefix, from, Overflow::Pause).await.unwrap();
+    let reader = async {
+        for (revision, events, _) in &expected {
+            let changes = next(&mut cut).await;
+            assert_eq!((changes.revision, changes.events.len()), (*revision, *events));
+        }
+    };
+    let breaker = async {
+        // Each time some way into the second fragment.
+        for extra in [1, 2, 3, 1, 2] {
+            let before = proxy.stats().bytes_to_client;
+            while proxy.stats().bytes_to_client < before + ((9 + extra) << 19) {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            proxy.reset();
+        }
+    };
+    tokio::select! {
+        () = reader => {}
+        () = async { breaker.await; std::future::pending().await } => {}
+    }
     println!("{} revisions of 1.25 and 3 MiB, live and as a backlog, each whole", expected.len());
 }
 
