@@ -319,3 +319,17 @@ async fn deleting_the_value_by_hand_resets_the_counter() {
     assert_eq!(counter.add(1).await.unwrap(), 1, "cells of before count no more");
     assert_eq!(other.add(1).await.unwrap(), 2);
 }
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn futures_of_the_verbs_are_small() {
+    let place = Place::shared("counter-size").await;
+    let counter = place.counter().await;
+    // A caller may hold thousands of them.
+    assert!(size_of_val(&counter.add(1)) <= 768, "add: {}", size_of_val(&counter.add(1)));
+    assert!(size_of_val(&counter.set(1)) <= 768, "set: {}", size_of_val(&counter.set(1)));
+    let cas = counter.compare_and_set(0, 1);
+    assert!(size_of_val(&cas) <= 1024, "compare_and_set: {}", size_of_val(&cas));
+    assert!(size_of_val(&counter.get()) <= 1024, "get: {}", size_of_val(&counter.get()));
+    assert!(size_of_val(&counter.watch()) <= 1024, "watch: {}", size_of_val(&counter.watch()));
+}

@@ -144,7 +144,8 @@ impl Cells {
     pub async fn read(&self) -> Result<Tally> {
         let part = self.part()?;
         self.keep(part)?;
-        let read = self.session.client().range(&self.prefix).await?;
+        // On the heap: a call of the client is large, and a caller may hold many.
+        let read = Box::pin(self.session.client().range(&self.prefix)).await?;
         Ok(Books::read(&part.layout, read.revision, &read.entries)?.tally())
     }
 
@@ -174,7 +175,7 @@ impl Cells {
     /// Dropping the future leaves nothing behind.
     pub async fn watch(&self) -> Result<Watcher> {
         self.keep(self.part()?)?;
-        self.session.client().watch(&self.prefix).await
+        Box::pin(self.session.client().watch(&self.prefix)).await
     }
 
     /// What the view of [`Cells::watch`] comes to.

@@ -15,10 +15,11 @@
 //! - *its own cell*: of several copies of one transaction (it is sent again when its answer is lost) exactly one can land,
 //!   and the cell's `seq` tells which was the last to do so. The answer that was lost is the range as of the cell's
 //!   revision;
-//! - *its session's key*: a late copy must not land after the cell of a dead session was counted into the base;
-//! - *the base*: a late copy of a first write must not land after its owner counted the cell in himself, and nobody may
-//!   count on after a `set` without having seen it. A `set` writes the next generation into the base; cells of earlier ones
-//!   no longer count.
+//! - *the base*: a late copy of a first write must not land after the cell was counted into the base, and nobody may count
+//!   on after a `set` without having seen it. A `set` writes the next generation into the base; cells of earlier ones no
+//!   longer count;
+//! - *its session's key*: no cell may come up whose owner has been found dead, because nobody would look for it again until
+//!   somebody counts.
 //!
 //! *Folding* adds a cell to the base and deletes it in one transaction. A session does so with its own cell when it is
 //! idle or closes; the cells of the dead are folded by whoever is active, on condition that the owner's session key is

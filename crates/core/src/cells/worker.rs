@@ -78,6 +78,8 @@ impl Worker {
                     () = until(chore) => {}
                 }
             }
+            // Those who were just answered have their turn first: what they ask for next goes into the same transaction.
+            tokio::task::yield_now().await;
             backlog.append(&mut self.queue.take());
             if !backlog.is_empty() {
                 backlog = self.round(backlog).await;
