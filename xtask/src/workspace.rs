@@ -56,6 +56,8 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// `lib`, `bin`, `test`, `example` and so on.
     pub(crate) kind: String,
+    /// Its first source file.
+    pub(crate) source: PathBuf,
 }
 
 /// The packages of this workspace, without their dependencies.
@@ -68,7 +70,11 @@ pub(crate) fn packages() -> anyhow::Result<Vec<Package>> {
         name: text(package.get("name")),
         targets: list(&package, "targets")
             .iter()
-            .map(|target| Target { name: text(target.get("name")), kind: text(list(target, "kind").first()) })
+            .map(|target| Target {
+                name: text(target.get("name")),
+                kind: text(list(target, "kind").first()),
+                source: text(target.get("src_path")).into(),
+            })
             .collect(),
     });
     Ok(packages.collect())
