@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
-use sereno_pubsub::{Delivery, From, Subscription, Topic};
+use sereno_pubsub::{Delivery, From, Retention, Subscription, Topic, TopicOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -20,6 +20,7 @@ pub(super) const PACKED: &str = "pubsub/packed";
 
 const SUBSCRIBERS: [usize; 2] = [1, 10];
 const SIZE: usize = 64;
+const KEPT: Duration = Duration::from_secs(600);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// One message at a time, each after the one before was acknowledged.
@@ -43,7 +44,7 @@ pub(super) async fn packed(plan: &Plan, link: &Link) -> anyhow::Result<Vec<Case>
 }
 
 async fn single_to(plan: &Plan, link: &mut Link, subscribers: usize) -> anyhow::Result<Case> {
-    let topic = Topic::new(&link.session, format!("single-{subscribers}"));
+    let topic = topic(link, format!("single-{subscribers}"));
     let mut audience = Audience::gather(&topic, subscribers).await?;
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
     for round in 0..=plan.windows {
@@ -67,6 +68,12 @@ async fn single_to(plan: &Plan, link: &mut Link, subscribers: usize) -> anyhow::
     Ok(Case { raw: Some(median(&raw)), ..Case::rate(SINGLE, "messages/s", &case, median(&ours)) })
 }
 
+/// With an age that leaves no lease behind for a day; all else is as it comes.
+fn topic(link: &Link, name: String) -> Topic {
+    let retention = Retention::default().age(KEPT);
+    Topic::with_options(&link.session, name, TopicOptions::default().retention(retention))
+}
+
 /// Puts per second of one task.
 async fn puts(link: &mut Link, window: Duration) -> anyhow::Result<f64> {
     let key = link.key("put/message");
@@ -81,7 +88,7 @@ async fn puts(link: &mut Link, window: Duration) -> anyhow::Result<f64> {
 }
 
 async fn packed_to(plan: &Plan, link: &Link, subscribers: usize) -> anyhow::Result<Case> {
-    let topic = Topic::new(&link.session, format!("packed-{subscribers}"));
+    let topic = topic(link, format!("packed-{subscribers}"));
     let mut audience = Audience::gather(&topic, subscribers).await?;
     let mut publisher = topic.publisher();
     let mut rates = Vec::new();
