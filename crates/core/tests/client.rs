@@ -1,5 +1,7 @@
 //! The client on real clusters that lose members.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
+
 use std::time::{Duration, Instant};
 
 use sereno_core::{Client, ConnectOptions, Error, Key, Namespace, Op, Txn};

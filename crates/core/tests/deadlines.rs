@@ -1,5 +1,7 @@
 //! Every public call that may wait for etcd ends within its deadline and a quarter of a second, whatever etcd does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
+
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! A store that is wiped, replaced or set back behind the address it had: never a silent wait.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
+
 use std::time::{Duration, Instant};
 
 use sereno_core::{Client, ConnectOptions, Error, Namespace, Op, Overflow, Session, Txn};

@@ -1,5 +1,7 @@
 //! Watches on real etcd whose wires break: no gap, no duplicate, whole revisions, and silence is found.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! What watches cost in memory, here and in etcd. In a file of its own: other tests' memory would be counted too.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
+
 use std::time::{Duration, Instant};
 
 use sereno_core::{Changes, Client, ConnectOptions, Namespace, Overflow, Prefix, Tail, TailItem};

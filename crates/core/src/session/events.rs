@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::{SessionState, SessionStatus};
 
-/// The stream of a session's states: [`Session::events`].
+/// The stream of a session's states: [`Session::events`](crate::Session::events).
 #[derive(Debug)]
 pub struct SessionEvents {
     receiver: watch::Receiver<SessionStatus>,
@@ -15,7 +15,7 @@ impl SessionEvents {
         Self { receiver }
     }
 
-    /// The next state that differs from the one seen last; the one at the time of [`Session::events`] counts as seen.
+    /// The next state that differs from the one seen last; the one at the time of [`Session::events`](crate::Session::events) counts as seen.
     /// `None` after the session has ended for good.
     ///
     /// # Cancel safety

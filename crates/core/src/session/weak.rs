@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::epoch::Epoch;
 use crate::error::Result;
 
-/// A [`Session`] for its own tasks: does not keep it open.
+/// A [`Session`](crate::Session) for its own tasks: does not keep it open.
 #[derive(Clone)]
 pub struct WeakSession {
     shared: Arc<Shared>,
@@ -19,30 +19,30 @@ impl WeakSession {
         Self { shared }
     }
 
-    /// As [`Session::client`].
+    /// As [`Session::client`](crate::Session::client).
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.shared.client
     }
 
-    /// As [`Session::epoch`].
+    /// As [`Session::epoch`](crate::Session::epoch).
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.shared.epochs.borrow().clone()
     }
 
-    /// As [`Session::next_epoch`].
+    /// As [`Session::next_epoch`](crate::Session::next_epoch).
     ///
     /// # Errors
-    /// As [`Session::next_epoch`].
+    /// As [`Session::next_epoch`](crate::Session::next_epoch).
     pub async fn next_epoch(&self, after: u64) -> Result<Epoch> {
         self.shared.next_epoch(after).await
     }
 
-    /// As [`Session::live_epoch`].
+    /// As [`Session::live_epoch`](crate::Session::live_epoch).
     ///
     /// # Errors
-    /// As [`Session::live_epoch`].
+    /// As [`Session::live_epoch`](crate::Session::live_epoch).
     pub async fn live_epoch(&self) -> Result<Epoch> {
         self.shared.live_epoch().await
     }
