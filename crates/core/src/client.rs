@@ -170,6 +170,11 @@ impl Client {
         UNTIL.scope(until(self.deadline()), operation).await
     }
 
+    /// As [`Client::as_one`] for what goes on in another task: it must end by then.
+    pub(crate) async fn by<F: Future>(deadline: Instant, operation: F) -> F::Output {
+        UNTIL.scope(deadline, operation).await
+    }
+
     /// Sends one call to a member that answers, within `within` in all.
     pub(crate) async fn call<T, F, Fut>(&self, kind: Kind, within: Duration, send: F) -> Result<T>
     where

@@ -211,7 +211,7 @@ impl Keeper {
         let finish = async {
             tokio::join!(
                 tokio::time::timeout(within / 2, shared.tasks.wait()),
-                self.beat_until(epoch, deadline)
+                self.beat_until(epoch, deadline, within / 2)
             )
             .0
         };
@@ -220,7 +220,7 @@ impl Keeper {
         }
         let ended = epoch.ended();
         epoch.end(LostReason::Closed);
-        let left = deadline.saturating_duration_since(Instant::now()).max(within / 4);
+        let left = deadline.saturating_duration_since(Instant::now());
         let result = match ended {
             Some(LostReason::Expired) => Ok(()),
             _ => lease::revoke(&shared.client, epoch.lease(), left).await,
@@ -230,17 +230,13 @@ impl Keeper {
     }
 
     /// Keepalives go on while the recipes finish, if that takes long enough to need one.
-    async fn beat_until(&self, epoch: &Epoch, deadline: Instant) {
+    async fn beat_until(&self, epoch: &Epoch, deadline: Instant, within: Duration) {
         if epoch.deadline() > deadline || !epoch.is_valid() {
             return;
         }
         let mut heart = Heart::default();
-        let beat = heart.beat(
-            &self.shared.client,
-            epoch.lease(),
-            epoch.ttl(),
-            Duration::from_secs(2).min(deadline.saturating_duration_since(Instant::now())),
-        );
+        let beat =
+            heart.beat(&self.shared.client, epoch.lease(), epoch.ttl(), Duration::from_secs(2).min(within));
         if let Beat::Alive { sent, ttl } = beat.await {
             epoch.extend(sent, ttl);
         }

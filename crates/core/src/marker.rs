@@ -8,7 +8,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
+use crate::client::{Client, until};
 use crate::epoch::Epoch;
 use crate::error::{Error, LostReason, Result};
 use crate::session::{Session, Shared};
@@ -92,18 +94,24 @@ impl Session {
     /// # Cancel safety
     /// It goes on in the background when the future is dropped, and is applied once or not at all.
     pub async fn commit_once(&self, txn: Txn) -> Result<Once> {
+        let deadline = until(self.client().deadline());
         let epoch = self.live_epoch().await?;
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.tasks.spawn(async move {
-            let _ = answer.send(once(&shared, &epoch, txn).await);
+            let _ = answer.send(Client::by(deadline, once(&shared, &epoch, txn, deadline)).await);
         });
         answered.await.map_err(|_| Error::Stopped)?
     }
 }
 
-async fn once(shared: &Shared, epoch: &Epoch, txn: Txn) -> Result<Once> {
-    let _permit = shared.markers.permits.acquire().await.map_err(|_| Error::Stopped)?;
+async fn once(shared: &Shared, epoch: &Epoch, txn: Txn, deadline: Instant) -> Result<Once> {
+    let permit = tokio::time::timeout_at(deadline, shared.markers.permits.acquire()).await;
+    let Ok(permit) = permit else {
+        let cause = crate::error::Cause::new("earlier operations were not answered in time");
+        return Err(Error::Unavailable { deadline: shared.client.deadline(), cause });
+    };
+    let _permit = permit.map_err(|_| Error::Stopped)?;
     let slot = shared.markers.take(epoch.number());
     let (result, known) = attempt(shared, epoch, slot, txn).await;
     if let Some(slot) = known {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::keeper::Keeper;
+use crate::client::until;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::key::Key;
 use crate::session::Session;
@@ -79,6 +80,7 @@ impl Session {
     /// # Cancel safety
     /// When the future is dropped the key is deleted again if it was written.
     pub async fn keep(&self, key: &Key, value: impl Into<Bytes>, conflict: Conflict) -> Result<Presence> {
+        let deadline = until(self.client().deadline());
         let epoch = self.live_epoch().await?;
         let (commands, inbox) = mpsc::channel(16);
         let news =
@@ -96,7 +98,7 @@ impl Session {
             waiting: Vec::new(),
             tail: None,
         };
-        self.shared.tasks.spawn(keeper.run(epoch, first));
+        self.shared.tasks.spawn(keeper.run(epoch, first, deadline));
         // Made before waiting: if this future is dropped, so is the presence, and the key goes.
         let mut presence = Presence { key: key.clone(), commands, status: watched, session: self.clone() };
         installed.await.map_err(|_| Error::Stopped)??;

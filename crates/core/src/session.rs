@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::Client;
+use crate::client::{Client, until};
 use crate::epoch::Epoch;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::heart::Keeper;
@@ -146,7 +146,7 @@ impl Session {
                 reason: "leases have whole seconds, at least 1 s".into(),
             });
         }
-        let epoch = crate::heart::establish(client, options.ttl, 1).await?;
+        let epoch = client.as_one(crate::heart::establish(client, options.ttl, 1)).await?;
         let status = SessionStatus { epoch: 1, state: SessionState::Connected };
         let closing = CancellationToken::new();
         let shared = Arc::new(Shared {
@@ -287,7 +287,7 @@ impl Shared {
             return Ok(epoch);
         }
         let deadline = self.client.deadline();
-        let waited = tokio::time::timeout(deadline, self.next_epoch(0)).await;
+        let waited = tokio::time::timeout_at(until(deadline), self.next_epoch(0)).await;
         waited.map_err(|_| Error::Timeout { deadline, cause: Cause::new("no session epoch began") })?
     }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::{Command, Conflict, PresenceState, PresenceStatus};
 use crate::backoff::{Backoff, Step, jitter};
+use crate::client::Client;
 use crate::epoch::Epoch;
 use crate::error::{Error, LostReason, Result};
 use crate::key::Key;
@@ -43,11 +45,21 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) async fn run(mut self, mut epoch: Epoch, first: oneshot::Sender<Result<()>>) {
+    /// `first` is told when the key is there, or why it is not by `deadline`.
+    pub(super) async fn run(
+        mut self,
+        mut epoch: Epoch,
+        first: oneshot::Sender<Result<()>>,
+        deadline: Instant,
+    ) {
         let mut first = Some(first);
         let mut backoff = Backoff::streams();
         loop {
-            let turn = match self.install(&epoch).await {
+            let installed = match first {
+                Some(_) => Client::by(deadline, self.install(&epoch)).await,
+                None => self.install(&epoch).await,
+            };
+            let turn = match installed {
                 Ok(revision) => {
                     backoff = Backoff::streams();
                     // A name is taken over once. Whoever has it when it is to be restored has taken it over since.
