@@ -7,7 +7,9 @@
 //!   folded/<epoch>   receipt for a cell of a session that died
 //!   workers/<id>     a worker that has entered and is not done: {"label":"node-3","epoch":"…"}
 //!   alive/<id>       the same, on the worker's session: gone when the session is
+//!   withdrawn/<id>   a worker that shall not enter: its entering was given up; gone when its session is
 //! ```
+//! An id is `<session epoch>-<number>`, and used once.
 
 use sereno_core::{Key, KeyError, Namespace, Prefix};
 
@@ -16,6 +18,7 @@ pub(crate) struct Keys {
     root: Prefix,
     workers: Prefix,
     alive: Prefix,
+    withdrawn: Prefix,
 }
 
 /// What a key of ours says.
@@ -32,7 +35,8 @@ impl Keys {
         let root = namespace.prefix("waitgroup")?.join(name)?;
         let workers = root.join("workers")?;
         let alive = root.join("alive")?;
-        Ok(Self { root, workers, alive })
+        let withdrawn = root.join("withdrawn")?;
+        Ok(Self { root, workers, alive, withdrawn })
     }
 
     pub(crate) fn root(&self) -> &Prefix {
@@ -43,15 +47,34 @@ impl Keys {
         self.workers.key(id)
     }
 
+    pub(crate) fn workers(&self) -> &Prefix {
+        &self.workers
+    }
+
     pub(crate) fn alive(&self, id: &str) -> Result<Key, KeyError> {
         self.alive.key(id)
     }
 
+    pub(crate) fn withdrawn(&self, id: &str) -> Result<Key, KeyError> {
+        self.withdrawn.key(id)
+    }
+
+    /// The worker whose record this is.
+    pub(crate) fn worker_of(&self, key: &Key) -> Option<String> {
+        self.workers.child(key).filter(|id| is_id(id))
+    }
+
     /// `None` for what is not ours.
     pub(crate) fn place(&self, key: &Key) -> Option<Place> {
-        let worker = self.workers.child(key).map(Place::Worker);
-        worker.or_else(|| self.alive.child(key).map(Place::Alive))
+        let alive = || self.alive.child(key).filter(|id| is_id(id));
+        self.worker_of(key).map(Place::Worker).or_else(|| alive().map(Place::Alive))
     }
+}
+
+fn is_id(id: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    id.split_once('-').is_some_and(|(epoch, number)| hex(epoch) && digits(number))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod door;
 mod error;
 mod gate;
 mod group;

@@ -72,12 +72,14 @@ impl Roster {
         let mut alive = Vec::new();
         for (key, value) in entries {
             match keys.place(key) {
-                Some(Place::Worker(id)) => match serde_json::from_slice::<Record>(value) {
-                    Ok(record) => {
-                        roster.0.insert(id, Entry { label: record.label, alive: false });
-                    }
-                    Err(error) => tracing::debug!(%key, %error, "not a worker's record"),
-                },
+                Some(Place::Worker(id)) => {
+                    // Whoever is inside counts, whatever is written about it.
+                    let label = serde_json::from_slice(value).map_or_else(
+                        |_| String::from_utf8_lossy(value).into_owned(),
+                        |record: Record| record.label,
+                    );
+                    roster.0.insert(id, Entry { label, alive: false });
+                }
                 Some(Place::Alive(id)) => alive.push(id),
                 None => {}
             }
@@ -114,6 +116,10 @@ impl Roster {
         dead.map(|(id, entry)| Died { id: id.clone(), label: entry.label.clone() }).collect()
     }
 
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(crate) fn members(self) -> Vec<Member> {
         let member = |(id, entry): (String, Entry)| Member { id, label: entry.label, alive: entry.alive };
         self.0.into_iter().map(member).collect()
@@ -129,32 +135,54 @@ mod tests {
         Record { label: label.into(), epoch: "e".into() }.to_bytes().unwrap()
     }
 
+    fn read(keys: &Keys, stored: &[(Key, Vec<u8>)]) -> Roster {
+        Roster::read(keys, stored.iter().map(|(key, value)| (key, value.as_slice())))
+    }
+
     #[test]
     fn a_record_without_its_sign_of_life_is_a_death() {
         let keys = Keys::new(&Namespace::default(), b"g").unwrap();
-        let stored = [
-            (keys.alive("a").unwrap(), Vec::new()),
-            (keys.worker("a").unwrap(), record("one")),
-            (keys.worker("b").unwrap(), record("two")),
-        ];
-        let roster = Roster::read(&keys, stored.iter().map(|(key, value)| (key, value.as_slice())));
-        assert_eq!(roster.alive("a"), Some(true));
-        assert_eq!(roster.alive("b"), Some(false));
-        assert_eq!(roster.alive("c"), None);
-        assert_eq!(roster.died(), [Died { id: "b".into(), label: "two".into() }]);
+        let roster = read(
+            &keys,
+            &[
+                (keys.alive("e-1").unwrap(), Vec::new()),
+                (keys.worker("e-1").unwrap(), record("one")),
+                (keys.worker("e-2").unwrap(), record("two")),
+            ],
+        );
+        assert_eq!(roster.alive("e-1"), Some(true));
+        assert_eq!(roster.alive("e-2"), Some(false));
+        assert_eq!(roster.alive("e-3"), None);
+        assert_eq!(roster.died(), [Died { id: "e-2".into(), label: "two".into() }]);
     }
 
     #[test]
     fn what_is_not_ours_counts_for_nothing() {
         let keys = Keys::new(&Namespace::default(), b"g").unwrap();
-        let stored = [
-            (keys.worker("a").unwrap(), b"\xff not json".to_vec()),
-            (keys.root().key("stray").unwrap(), record("stray")),
-            (keys.alive("nobody").unwrap(), Vec::new()),
-            (keys.worker("b").unwrap(), br#"{"label":"b","epoch":"e","since":7}"#.to_vec()),
-        ];
-        let roster = Roster::read(&keys, stored.iter().map(|(key, value)| (key, value.as_slice())));
-        assert_eq!(roster.len(), 1, "only the record with a field of a later version");
-        assert_eq!(roster.alive("b"), Some(false));
+        let roster = read(
+            &keys,
+            &[
+                (keys.worker("junk").unwrap(), record("junk")),
+                (keys.worker("e-").unwrap(), record("junk")),
+                (keys.root().key("e-1").unwrap(), record("stray")),
+                (keys.alive("e-1").unwrap(), Vec::new()),
+                (keys.withdrawn("e-1").unwrap(), Vec::new()),
+            ],
+        );
+        assert!(roster.is_empty());
+    }
+
+    #[test]
+    fn who_is_inside_counts_whatever_is_written_about_it() {
+        let keys = Keys::new(&Namespace::default(), b"g").unwrap();
+        let roster = read(
+            &keys,
+            &[
+                (keys.worker("e-1").unwrap(), b"\xff not json".to_vec()),
+                (keys.worker("e-2").unwrap(), br#"{"label":"b","epoch":"e","since":7}"#.to_vec()),
+            ],
+        );
+        let labels: Vec<_> = roster.members().into_iter().map(|member| member.label).collect();
+        assert_eq!(labels, ["\u{fffd} not json", "b"]);
     }
 }

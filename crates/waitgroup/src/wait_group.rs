@@ -122,7 +122,7 @@ impl WaitGroup {
 
     /// Enters the group as a worker: it counts as outstanding until [`Worker::done`], and is noticed when it dies, that
     /// is when this process's session ends or the guard is dropped. `label` is what others are told about it: a host, a
-    /// task. Two RPCs, as [`WaitGroup::done_many`].
+    /// task. One RPC.
     ///
     /// # Errors
     /// As any write; [`core::Error::SessionLost`](sereno_core::Error::SessionLost) when the session is closed.

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sereno_core::{CancellationToken, Epoch, LostReason, Session, Step};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::door::Seat;
 use crate::error::Result;
-use crate::group::{Group, Seat};
+use crate::group::Group;
 
 /// One who has entered a [`WaitGroup`](crate::WaitGroup) and is not done.
 ///
@@ -28,7 +29,7 @@ struct Shared {
     /// Whether `enter` was still waited for when it succeeded.
     claimed: AtomicBool,
     finished: AtomicBool,
-    /// Whether it is not known if it is there: the answer to an attempt never came.
+    /// Whether it may have left: the answer to an attempt never came.
     uncertain: AtomicBool,
 }
 
@@ -54,8 +55,7 @@ pub(crate) async fn enter(session: &Session, group: Group, label: String) -> Res
                 let unknown = error.is_outcome_unknown();
                 let _ = reply.send(Err(error));
                 if unknown {
-                    shared.uncertain.store(true, Ordering::Release);
-                    keeper.abandoned().await;
+                    keeper.insist(|| keeper.group.withdraw(&keeper.seat)).await;
                 }
             }
         }
@@ -86,7 +86,7 @@ impl Worker {
     }
 
     /// Leaves the group: the work is done. If nothing else is outstanding, this releases the group. May be called again
-    /// after an error; once it has succeeded it does nothing more. Two RPCs, as [`WaitGroup::done_many`](crate::WaitGroup::done_many).
+    /// after an error; once it has succeeded it does nothing more. Two RPCs; workers that leave do not hinder each other.
     ///
     /// # Errors
     /// [`core::Error::SessionLost`](sereno_core::Error::SessionLost) when the session's epoch has ended: the worker died
@@ -96,17 +96,16 @@ impl Worker {
     /// Once polled, it goes on in the background when the future is dropped.
     pub async fn done(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        if self.orders.send(reply).await.is_ok() {
-            if let Ok(answer) = answer.await {
-                return answer;
-            }
+        if self.orders.send(reply).await.is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
         }
         // The keeper has ended: it was done before, or has lost its epoch.
         if self.shared.finished.load(Ordering::Acquire) {
             return Ok(());
         }
-        let reason = self.seat.epoch.ended().unwrap_or(LostReason::Closed);
-        Err(sereno_core::Error::SessionLost { epoch: self.seat.epoch.number(), reason }.into())
+        Err(self.seat.lost(LostReason::Closed).into())
     }
 
     /// Waits until the worker has died of the end of its session's epoch. It never comes back to life: whoever wants to
@@ -149,7 +148,10 @@ impl Keeper {
                         let _ = reply.send(left);
                     }
                     None if self.shared.finished.load(Ordering::Acquire) => return,
-                    None => return self.abandoned().await,
+                    None if self.shared.claimed.load(Ordering::Acquire) => {
+                        return self.insist(|| self.group.die(&self.seat)).await;
+                    }
+                    None => return self.insist(|| self.leave()).await,
                 },
                 // Its sign of life goes with the lease.
                 () = self.closing.cancelled() => return,
@@ -171,12 +173,11 @@ impl Keeper {
         left
     }
 
-    /// The guard was dropped. As long as the epoch lives nobody else can say what became of the worker, so this goes on
+    /// For what nobody waits for. As long as the epoch lives no one else can say what became of the worker, so this goes on
     /// until it is said, however long etcd is away.
-    async fn abandoned(&self) {
-        let claimed = self.shared.claimed.load(Ordering::Acquire);
+    async fn insist<F: Future<Output = Result<()>>>(&self, say: impl Fn() -> F) {
         let attempt = || async {
-            match if claimed { self.group.die(&self.seat).await } else { self.leave().await } {
+            match Box::pin(say()).await {
                 Err(error) if error.is_retryable() || error.is_outcome_unknown() => Ok(Step::Conflict),
                 said => Ok(Step::Done(said)),
             }

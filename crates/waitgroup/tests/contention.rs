@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Place, p50_p99, soon};
 use sereno_waitgroup::core::Session;
-use sereno_waitgroup::{Error, WaitGroup};
+use sereno_waitgroup::{CrashPolicy, Error, WaitGroup, WaitGroupOptions};
 use tokio::task::JoinSet;
 
 async fn sessions(place: &Place, count: usize) -> Vec<Session> {
@@ -104,6 +104,68 @@ async fn of_more_dones_than_adds_exactly_as_many_are_accepted() {
     println!("800 dones from 8 sessions: {:?}", started.elapsed());
     assert_eq!((accepted.load(Ordering::SeqCst), refused.load(Ordering::SeqCst)), (500, 300));
     assert_eq!((group.count().await.unwrap(), group.generation().await.unwrap()), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn hundreds_of_workers_enter_together_and_leave_together() {
+    let place = Place::shared("crowd").await;
+    let sessions = sessions(&place, 16).await;
+    let waiter = WaitGroup::new(&place.session().await, "g");
+    let waiting = tokio::spawn({
+        let waiter = waiter.clone();
+        async move { waiter.wait().await }
+    });
+    let started = Instant::now();
+    let mut entering = JoinSet::new();
+    for number in 0..400 {
+        let group = WaitGroup::new(&sessions[number % 16], "g");
+        entering.spawn(async move { group.enter(format!("worker {number}")).await.unwrap() });
+    }
+    let workers = entering.join_all().await;
+    let entered = started.elapsed();
+    assert_eq!(waiter.count().await.unwrap(), 400);
+    assert!(!waiting.is_finished());
+    let started = Instant::now();
+    let mut leaving = JoinSet::new();
+    for worker in workers {
+        leaving.spawn(async move { worker.done().await.unwrap() });
+    }
+    all(leaving).await;
+    println!("400 workers of 16 sessions entered in {entered:?} and left in {:?}", started.elapsed());
+    soon(waiting).await.unwrap().unwrap();
+    assert_eq!((waiter.count().await.unwrap(), waiter.generation().await.unwrap()), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn however_the_last_ones_go_somebody_releases() {
+    const ROUNDS: u64 = 60;
+    let place = Place::shared("last").await;
+    let sessions = sessions(&place, 5).await;
+    let group = WaitGroup::new(&sessions[0], "g");
+    let lenient = WaitGroupOptions::default().crash(CrashPolicy::CountAsDone);
+    for round in 1..=ROUNDS {
+        let one = WaitGroup::new(&sessions[1], "g").enter("one").await.unwrap();
+        let two = WaitGroup::new(&sessions[2], "g").enter("two").await.unwrap();
+        let dead = WaitGroup::new(&sessions[3], "g").enter("dead").await.unwrap();
+        group.add(1).await.unwrap();
+        let mut tasks = JoinSet::new();
+        // Two who leave, one who dies and is buried by two waiters at once, and one who is done.
+        for session in &sessions[3..5] {
+            let waiter = WaitGroup::with_options(session, "g", lenient.clone());
+            tasks.spawn(async move { waiter.wait_after(round).await.unwrap() });
+        }
+        tasks.spawn(async move { one.done().await.unwrap() });
+        tasks.spawn(async move { two.done().await.unwrap() });
+        tasks.spawn(async move { drop(dead) });
+        tasks.spawn({
+            let group = group.clone();
+            async move { group.done().await.unwrap() }
+        });
+        all(tasks).await;
+        assert_eq!((group.count().await.unwrap(), group.generation().await.unwrap()), (0, round + 1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,6 +231,29 @@ async fn a_group_that_is_deleted_is_not_mistaken_for_one_that_was_released() {
     assert!(matches!(error, Error::Deleted), "{error:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn who_entered_without_being_told_is_taken_out_again() {
+    let member = Member::single().await;
+    let place = Place::at(member.endpoint(), "ghost");
+    let proxy = Proxy::to(member.endpoint()).await;
+    let near = WaitGroup::new(&place.session().await, "g");
+    near.add(1).await.unwrap();
+    let far = place.through(proxy.endpoint()).session_for(Duration::from_secs(60)).await;
+    let group = WaitGroup::new(&far, "g");
+    proxy.drop_responses().await;
+    let entering = tokio::spawn(async move { group.enter("ghost").await });
+    eventually(SOON, "the entering", async || (near.count().await.unwrap() == 2).then_some(())).await;
+    let error = soon(entering).await.unwrap().unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error:?}");
+    assert_eq!(near.count().await.unwrap(), 2, "nobody could have been told yet");
+    proxy.pass().await;
+    eventually(SOON, "the leaving", async || (near.count().await.unwrap() == 1).then_some(())).await;
+    assert!(near.workers().await.unwrap().is_empty());
+    near.done().await.unwrap();
+    soon(near.wait()).await.unwrap();
+}
+
 /// What became of calls over a bad wire.
 #[derive(Default)]
 struct Tally {
@@ -343,16 +366,19 @@ async fn futures_dropped_at_any_moment_leave_nobody_inside_and_nothing_half_done
     proxy.delay(Duration::from_millis(2)).await;
     near.add(1).await.unwrap();
     let mut kept = Vec::new();
-    for step in 0..60 {
-        let patience = Duration::from_micros(step * 300);
-        if let Ok(worker) = tokio::time::timeout(patience, group.enter("passer-by")).await {
-            let worker = worker.unwrap();
-            if tokio::time::timeout(patience, worker.done()).await.is_err() {
-                kept.push(worker);
-            }
+    let mut entered = 0;
+    for step in 0..80 {
+        let patience = Duration::from_micros(step * 150);
+        let Ok(worker) = tokio::time::timeout(patience, group.enter("passer-by")).await else { continue };
+        let worker = worker.unwrap();
+        entered += 1;
+        let patience = Duration::from_micros(entered * 500);
+        if tokio::time::timeout(patience, worker.done()).await.is_err() {
+            kept.push(worker);
         }
     }
-    println!("{} of 60 entered and were not seen to leave", kept.len());
+    println!("{entered} of 80 entered, {} of them were not seen to leave", kept.len());
+    assert!((1..80).contains(&entered) && !kept.is_empty(), "too slow or too fast to be dropped midway");
     for worker in &kept {
         soon(worker.done()).await.unwrap();
     }
