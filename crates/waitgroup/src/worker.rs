@@ -176,14 +176,14 @@ impl Keeper {
     /// For what nobody waits for. As long as the epoch lives no one else can say what became of the worker, so this goes on
     /// until it is said, however long etcd is away.
     async fn insist<F: Future<Output = Result<()>>>(&self, say: impl Fn() -> F) {
-        let attempt = || async {
+        let round = || async {
             match Box::pin(say()).await {
                 Err(error) if error.is_retryable() || error.is_outcome_unknown() => Ok(Step::Conflict),
                 said => Ok(Step::Done(said)),
             }
         };
         while self.seat.epoch.is_valid() && !self.closing.is_cancelled() {
-            match self.group.client().optimistic(attempt).await {
+            match self.group.client().optimistic(round).await {
                 // A deadline has passed meanwhile.
                 Err(_) => {}
                 Ok(Err(error)) if !error.is_session_lost() => {
