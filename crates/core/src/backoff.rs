@@ -75,6 +75,17 @@ where
     }
 }
 
+/// Runs `round` until it gives something.
+pub(crate) async fn persist<T, F: Future<Output = Option<T>>>(mut round: impl FnMut() -> F) -> T {
+    let mut backoff = Backoff::streams();
+    loop {
+        if let Some(done) = round().await {
+            return done;
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +114,15 @@ mod tests {
             std::future::ready(Ok(if rounds < 4 { Step::Conflict } else { Step::Done(rounds) }))
         });
         assert_eq!(result.await.unwrap(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn persistence_knows_no_deadline() {
+        let mut rounds = 0;
+        let done = persist(|| {
+            rounds += 1;
+            std::future::ready((rounds == 100).then_some(rounds))
+        });
+        assert_eq!(done.await, 100);
     }
 }

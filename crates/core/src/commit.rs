@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::client::{Client, Kind, until};
+use crate::call::{Kind, until};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::picker::Connection;
 use crate::txn::{Outcome, Reply, Txn};

@@ -6,8 +6,9 @@ use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
 use rand::Rng as _;
 use tokio::time::Instant;
 
+use crate::call::Kind;
 use crate::classify::{Fault, classify};
-use crate::client::{Client, Kind};
+use crate::client::Client;
 use crate::error::{Cause, Error, Result};
 use crate::picker::Connection;
 

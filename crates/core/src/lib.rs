@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backoff;
+mod call;
 mod cells;
 mod classify;
 mod client;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::client::{Client, until};
+use crate::call::until;
+use crate::client::Client;
 use crate::epoch::Epoch;
 use crate::error::{Error, LostReason, Result};
 use crate::session::{Session, Shared};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::keeper::Keeper;
-use crate::client::until;
+use crate::call::until;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::key::Key;
 use crate::session::Session;

@@ -2,7 +2,8 @@
 
 use etcd_client::GetOptions;
 
-use crate::client::{Client, Kind, Range};
+use crate::call::Kind;
+use crate::client::{Client, Range};
 use crate::error::{Error, Result};
 use crate::key::{Key, Prefix};
 use crate::kv::{KeyValue, Snapshot};

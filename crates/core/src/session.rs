@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Client, until};
+use crate::call::until;
+use crate::client::Client;
 use crate::epoch::Epoch;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::heart::Keeper;

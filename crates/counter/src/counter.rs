@@ -71,7 +71,7 @@ impl Counter {
         Ok(())
     }
 
-    /// Makes the value `new` if it is `expected`. Two RPCs, one more for each change of somebody else in between.
+    /// Makes the value `new` if it is `expected`. One or two RPCs, one more for each change of somebody else in between.
     ///
     /// # Errors
     /// [`Error::Mismatch`]; of the core's, as [`Counter::add`], and [`Contended`](CoreError::Contended) when others changed

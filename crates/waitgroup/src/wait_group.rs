@@ -68,7 +68,7 @@ impl WaitGroup {
     }
 
     /// Takes `n` from what is outstanding. When nothing is left, and no worker either, this releases the group: everyone
-    /// who waits returns. Two RPCs, shared with whatever else this session does to the group at the moment, and repeated
+    /// who waits returns. One or two RPCs, shared with whatever else this session does to the group at the moment, and repeated
     /// when other sessions are faster.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sereno_core::{CancellationToken, Epoch, LostReason, Session, Step};
+use sereno_core::{CancellationToken, Epoch, LostReason, Session};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::door::Seat;
@@ -178,20 +178,17 @@ impl Keeper {
     async fn insist<F: Future<Output = Result<()>>>(&self, say: impl Fn() -> F) {
         let round = || async {
             match Box::pin(say()).await {
-                Err(error) if error.is_retryable() || error.is_outcome_unknown() => Ok(Step::Conflict),
-                said => Ok(Step::Done(said)),
+                Err(error) if error.is_retryable() || error.is_outcome_unknown() => None,
+                said => Some(said),
             }
         };
-        while self.seat.epoch.is_valid() && !self.closing.is_cancelled() {
-            match self.group.client().optimistic(round).await {
-                // A deadline has passed meanwhile.
-                Err(_) => {}
-                Ok(Err(error)) if !error.is_session_lost() => {
-                    tracing::warn!(%error, id = self.seat.id, "a dropped worker stays until its session ends");
-                    return;
-                }
-                Ok(_) => return,
-            }
+        let client = self.group.client();
+        // When the session closes, what was to be said goes with its lease.
+        let said = self.closing.run_until_cancelled(client.persist(&self.seat.epoch, round)).await;
+        if let Some(Ok(Err(error))) = said
+            && !error.is_session_lost()
+        {
+            tracing::warn!(%error, id = self.seat.id, "a dropped worker stays until its session ends");
         }
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Books {
     pub(super) cells: Vec<Found>,
     receipts: Vec<KeyValue>,
     entries: Vec<KeyValue>,
+    /// Whether the entries, too, are those of `revision`.
+    pub(super) whole: bool,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -91,6 +93,7 @@ impl Books {
             cells: Vec::new(),
             receipts: Vec::new(),
             entries: Vec::new(),
+            whole: true,
         };
         for kv in kvs {
             if kv.key == layout.base {
@@ -118,6 +121,7 @@ impl Books {
         let cells: Result<Vec<_>> = kvs.iter().map(|kv| cell(layout, kv)).collect();
         self.cells = cells?;
         self.revision = revision;
+        self.whole = false;
         Ok(())
     }
 

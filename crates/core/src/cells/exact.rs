@@ -24,6 +24,8 @@ struct Plan {
     writes: bool,
     /// Whether any answer depends on the cells of others.
     depends: bool,
+    /// Whether anyone is told no.
+    refuses: bool,
 }
 
 /// What a request is told when the plan has been carried out.
@@ -62,7 +64,8 @@ impl Plan {
         tally.generation = base.generation;
         // The own cell moves into the base; those of others stay where they are.
         let mut others = tally.value - books.base.value - books.share(mine);
-        let mut plan = Self { base, ops: Vec::new(), told: Vec::new(), writes: false, depends: false };
+        let mut plan =
+            Self { base, ops: Vec::new(), told: Vec::new(), writes: false, depends: false, refuses: false };
         let mut set = false;
         for request in batch {
             let (change, ops) = match &mut request.what {
@@ -74,6 +77,7 @@ impl Plan {
                             (TallyChange::Add(*n), Vec::new())
                         }
                         Err(_) => {
+                            plan.refuses = true;
                             let value = clamp(tally.value);
                             plan.told.push(Told::Overflow(SumOverflow { value, by: *n }));
                             continue;
@@ -87,10 +91,12 @@ impl Plan {
                 What::Exact(decision) => {
                     plan.depends = true;
                     let Judged::Apply { change, ops } = decision.decide(&tally) else {
+                        plan.refuses = true;
                         plan.told.push(Told::Decided);
                         continue;
                     };
                     if let Some(problem) = problem(tally.value, change, &ops) {
+                        plan.refuses = true;
                         plan.told.push(Told::Failed(problem));
                         continue;
                     }
@@ -152,11 +158,10 @@ impl Worker {
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
         let mut fresh = false;
         loop {
-            if !fresh && needs_reading(&batch) {
-                // A refusal must be true of a time after the call.
+            if needs_whole(&batch) && self.books.as_ref().is_some_and(|books| !books.whole) {
                 self.books = None;
-                fresh = true;
             }
+            fresh |= self.books.is_none();
             let Some(mine) = self.enter(&mut batch, &mut why).await else { return Vec::new() };
             let (first, last) = deadlines(&batch);
             let base = match self.base(first).await {
@@ -169,6 +174,12 @@ impl Worker {
             let Some(books) = &self.books else { continue };
             let revision = books.revision;
             let plan = Plan::make(books, &mine.name, base, &mut batch);
+            if !fresh && (plan.refuses || !plan.writes) {
+                // What is applied is conditional on nothing having changed since. Any other answer must be true of a time
+                // after the call.
+                self.books = None;
+                continue;
+            }
             let done =
                 if plan.writes { self.carry_out(&mine, &plan, last).await } else { Ok(Some(revision)) };
             match done {
@@ -181,6 +192,8 @@ impl Worker {
                     return rest;
                 }
                 Ok(None) => {
+                    // The books are those of the answer now.
+                    fresh = true;
                     why = Error::Contended { deadline: self.client.deadline() };
                     backoff.wait(first).await;
                 }
@@ -215,6 +228,8 @@ impl Worker {
                     books.base_modified = reply.revision;
                     books.revision = reply.revision;
                     books.note(mine, cell, reply.revision);
+                    // Nothing below the prefix had changed, and nothing but this has now.
+                    books.whole &= plan.depends && plan.ops.is_empty();
                 }
                 Ok(Some(reply.revision))
             }
@@ -228,10 +243,9 @@ impl Worker {
     }
 }
 
-/// Whether any answer will depend on what is there.
-fn needs_reading(batch: &[Request]) -> bool {
-    !matches!(batch.first(), Some(Request { what: What::Set { .. }, .. }))
-        || batch.iter().any(|request| matches!(request.what, What::Exact(_)))
+/// Whether anyone decides about the entries as well.
+fn needs_whole(batch: &[Request]) -> bool {
+    batch.iter().any(|request| matches!(request.what, What::Exact(_)))
 }
 
 fn tell(request: Request, told: Told, revision: i64) {
@@ -344,9 +358,17 @@ mod tests {
         assert!(!plan(&books, vec![set(1), add(1), add(i64::MAX - 2)]).depends);
         assert!(plan(&books, vec![add(1), set(1)]).depends);
         assert!(plan(&books, vec![set(1), exact(|_| Verdict::Refuse(()))]).depends);
-        assert!(!needs_reading(&[set(1), add(1)]));
-        assert!(needs_reading(&[add(1), set(1)]));
-        assert!(needs_reading(&[set(1), change(TallyChange::Keep)]));
+        assert!(!needs_whole(&[set(1), add(1)]));
+        assert!(needs_whole(&[set(1), change(TallyChange::Keep)]));
+    }
+
+    #[test]
+    fn whoever_is_told_no_is_counted_as_such() {
+        let books = books(Some(base(10, 3)), &[]);
+        assert!(!plan(&books, vec![add(1), set(1), change(TallyChange::Add(2))]).refuses);
+        assert!(plan(&books, vec![add(i64::MAX)]).refuses);
+        assert!(plan(&books, vec![exact(|_| Verdict::Refuse(()))]).refuses);
+        assert!(plan(&books, vec![change(TallyChange::Add(i64::MAX))]).refuses);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Worker {
                     if let Some(books) = &mut self.books {
                         books.base = base;
                         books.base_modified = settled.reply.revision;
-                        books.revision = settled.reply.revision;
+                        // Not the revision: others may have written since the one of this reading.
                         books.cells.retain(|found| found.name != mine.name);
                     }
                     return Ok(());
@@ -141,7 +141,6 @@ impl Worker {
         if let Some(books) = &mut self.books {
             books.base = base;
             books.base_modified = settled.reply.revision;
-            books.revision = settled.reply.revision;
             books.cells.retain(|found| dead.iter().all(|gone| gone.name != found.name));
         }
         Ok(())

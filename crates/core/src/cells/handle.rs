@@ -149,9 +149,10 @@ impl Cells {
         Ok(Books::read(&part.layout, read.revision, &read.entries)?.tally())
     }
 
-    /// Decides about the value on a fresh and complete reading, and applies the decision in one transaction, on condition
-    /// that nothing below the prefix has changed since; if something has, `decide` is asked again. Two RPCs, one more for
-    /// each conflict. `decide` runs on the session's task: it must neither block nor panic.
+    /// Decides about the value on a complete reading, and applies the decision in one transaction, on condition that nothing
+    /// below the prefix has changed since; if something has, `decide` is asked again. A refusal, and anything else that
+    /// writes nothing, is decided on a reading made after the call. One RPC where the last reading still holds, one more for
+    /// a new reading and for each conflict. `decide` runs on the session's task: it must neither block nor panic.
     ///
     /// # Errors
     /// As [`Cells::add`]; [`Error::Contended`] when others were faster each time until the deadline;

@@ -10,7 +10,8 @@ use futures_core::Stream;
 use super::event::Changes;
 use super::hub::{Add, Signals};
 use super::queue::{Item, Overflow, Queue};
-use crate::client::{Client, Range, until};
+use crate::call::until;
+use crate::client::{Client, Range};
 use crate::error::{Cause, Error, Result};
 
 /// Every change of a range from a revision on, one transaction at a time, in commit order, without gap or duplicate.
