@@ -303,3 +303,47 @@ async fn a_decision_can_change_the_value_and_other_keys_at_once() {
         cells.exact(|_| Verdict::Apply { change: TallyChange::Add(1), ops: vec![], result: () }).await;
     assert!(matches!(refused, Err(Error::InvalidOption { .. })), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_decision_on_a_reading_kept_from_before_sees_everything_written_since() {
+    let place = Place::shared("cells-kept").await;
+    let session = place.session().await;
+    let (cells, other) = (place.cells(&session), place.cells(&place.session().await));
+    let entry = place.prefix().join("workers").unwrap().key("x").unwrap();
+    let entries = |tally: &Tally| Verdict::Apply {
+        change: TallyChange::Add(1),
+        ops: vec![],
+        result: (tally.entries.len(), tally.value),
+    };
+    assert_eq!(cells.exact(entries).await.unwrap(), (0, 0));
+    assert_eq!(cells.exact(entries).await.unwrap(), (0, 1));
+    // An addition of our own answers with the cells alone, and at a later revision than this entry's.
+    session.client().settle(&sereno_core::Txn::new().then(Op::put(&entry, "x"))).await.unwrap();
+    cells.add(1).await.unwrap().unwrap();
+    assert_eq!(cells.exact(entries).await.unwrap(), (1, 3));
+    // Somebody else's addition, and a refusal, which writes nothing and so is not checked by any condition.
+    other.add(10).await.unwrap().unwrap();
+    assert_eq!(cells.exact(|tally| Verdict::Refuse(tally.value)).await.unwrap(), 14);
+    other.add(10).await.unwrap().unwrap();
+    assert_eq!(cells.exact(entries).await.unwrap(), (1, 24));
+    // Nothing but deciding to leave it: as good as a read.
+    other.add(10).await.unwrap().unwrap();
+    let keep = |tally: &Tally| Verdict::Apply { change: TallyChange::Keep, ops: vec![], result: tally.value };
+    assert_eq!(cells.exact(keep).await.unwrap(), 35);
+    // Our own cell is folded after a while; others have written meanwhile.
+    let idle = Cells::new(
+        &place.session().await,
+        &place.prefix(),
+        CellsOptions::default().idle(Duration::from_millis(100)),
+    );
+    assert_eq!(idle.exact(entries).await.unwrap(), (1, 35));
+    let name = place.prefix().join("cells").unwrap();
+    let before = session.client().count(&name).await.unwrap().0;
+    eventually(SOON, "the idle cell to be folded", async || {
+        (session.client().count(&name).await.unwrap().0 < before).then_some(())
+    })
+    .await;
+    other.add(10).await.unwrap().unwrap();
+    assert_eq!(idle.exact(entries).await.unwrap(), (1, 46));
+}
