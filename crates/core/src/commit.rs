@@ -81,7 +81,7 @@ impl Client {
         txn.check()?;
         let kind = if txn.is_read_only() { Kind::Idempotent } else { Kind::Once };
         let limit = self.inner.options.decode_limit;
-        let wire = txn.to_wire();
+        let wire = txn.to_wire(&self.reserved("nothing").key("-")?);
         let call = |connection: Connection| {
             let wire = wire.clone();
             let floor = self.inner.floor();

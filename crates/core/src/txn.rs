@@ -256,7 +256,8 @@ impl Txn {
         self
     }
 
-    /// Whether no branch writes: such a transaction may be repeated freely.
+    /// Whether no branch writes: such a transaction may be repeated freely. It costs a round of raft all the same; where one
+    /// key or range is enough, [`Client::get`](crate::Client::get) and [`Client::range`](crate::Client::range) do not.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         !self.then.iter().chain(&self.otherwise).any(Op::is_write)
@@ -275,9 +276,10 @@ impl Txn {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        for ops in [self.then.len(), self.otherwise.len(), self.when.len()] {
-            if ops > MAX_OPS {
-                return Err(Error::TooLarge { what: "transaction", size: ops, limit: MAX_OPS });
+        let limit = if self.is_read_only() { MAX_OPS - 1 } else { MAX_OPS };
+        for size in [self.then.len(), self.otherwise.len(), self.when.len()] {
+            if size > limit {
+                return Err(Error::TooLarge { what: "transaction", size, limit });
             }
         }
         let size: usize = self.then.iter().chain(&self.otherwise).map(Op::size).sum();
@@ -287,11 +289,22 @@ impl Txn {
         Ok(())
     }
 
-    pub(crate) fn to_wire(&self) -> etcd_client::Txn {
+    /// `nothing` is a key that never exists.
+    ///
+    /// A transaction that only reads gets a deletion of it: etcd 3.5 before 3.5.7 can panic, the whole member, when a client goes
+    /// away while it serves one that does not go through raft (etcd issues 14110, 14891). Deleting nothing makes no revision.
+    pub(crate) fn to_wire(&self, nothing: &Key) -> etcd_client::Txn {
+        let ops = |ops: &[Op]| {
+            let mut wire: Vec<_> = ops.iter().map(Op::to_wire).collect();
+            if self.is_read_only() {
+                wire.push(Op::delete(nothing).to_wire());
+            }
+            wire
+        };
         etcd_client::Txn::new()
             .when(self.when.iter().map(Compare::to_wire).collect::<Vec<_>>())
-            .and_then(self.then.iter().map(Op::to_wire).collect::<Vec<_>>())
-            .or_else(self.otherwise.iter().map(Op::to_wire).collect::<Vec<_>>())
+            .and_then(ops(&self.then))
+            .or_else(ops(&self.otherwise))
     }
 }
 

@@ -243,7 +243,14 @@ async fn a_worker_that_dies_by_a_panic_is_replaced_and_its_callers_are_told_the_
     cells.add(1).await.unwrap().unwrap();
     let told = cells.exact(|_| -> Verdict<()> { panic!("a decision of somebody's") }).await;
     assert!(matches!(told, Err(Error::OutcomeUnknown { .. })), "{told:?}");
-    assert_eq!(cells.add(1).await.unwrap().unwrap().value, 2);
+    // Whoever comes while it is unwinding still is told that it has ended, and that nothing was applied.
+    let value = eventually(SOON, "another worker", async || match cells.add(1).await {
+        Ok(sum) => Some(sum.unwrap().value),
+        Err(Error::Stopped) => None,
+        Err(error) => panic!("{error}"),
+    })
+    .await;
+    assert_eq!(value, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,3 +171,29 @@ async fn an_operation_of_a_lost_epoch_is_refused_and_never_lands() {
     assert_eq!(client.get(&key).await.unwrap(), None);
     session.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_reading_that_is_given_up_midway_does_not_bring_etcd_down() {
+    // etcd 3.5 before 3.5.7 can panic when a client goes away while it serves a transaction that only reads.
+    let member = Member::single().await;
+    let client = Client::connect_with([member.endpoint()], options("given-up")).await.unwrap();
+    let prefix = client.namespace().prefix("many").unwrap();
+    for some in 0..30 {
+        let put = |n: i32| Op::put(&prefix.key(format!("{some}-{n}")).unwrap(), vec![b'x'; 1000]);
+        client.settle(&(0..100).map(put).fold(Txn::new(), Txn::then)).await.unwrap();
+    }
+    let before = client.count(&prefix).await.unwrap();
+    let read = Txn::new().then(Op::range(&prefix)).then(Op::range_keys(&prefix));
+    let mut given_up = 0;
+    for round in 0..400 {
+        let wait = Duration::from_micros(200 + 25 * (round % 200));
+        given_up += u32::from(tokio::time::timeout(wait, client.commit(&read)).await.is_err());
+    }
+    println!("{given_up} of 400 readings given up");
+    assert!(given_up > 50, "too few to prove anything");
+    assert!(member.is_running().await);
+    assert_eq!(client.count(&prefix).await.unwrap(), before, "reading makes no revision");
+    let reply = client.settle(&read).await.unwrap().reply;
+    assert_eq!((reply.entries(0).len(), reply.entries(1).len()), (3000, 3000));
+}
