@@ -100,6 +100,41 @@ async fn ten_thousand_increments_with_answers_lost_at_random_count_exactly() {
     assert!(faults > 50, "only {faults} faults: this test proved nothing");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn writes_without_any_condition_land_once_with_answers_lost_at_random() {
+    const EACH: i64 = 500;
+    let member = Member::single().await;
+    let options = options("blind");
+    let direct = Client::connect_with([member.endpoint()], options.clone()).await.unwrap();
+    let mut workers = Vec::new();
+    for worker in 0..4 {
+        let proxy = Proxy::to(member.endpoint()).await;
+        let client = Client::connect_with([proxy.endpoint()], options.clone()).await.unwrap();
+        let session = Session::open_with(&client, SessionOptions::default().ttl(Duration::from_secs(60)))
+            .await
+            .unwrap();
+        proxy.set(Mode::Flaky(Flaky::new(0.02, worker))).await;
+        workers.push(tokio::spawn(async move {
+            // Nothing but the marker tells a second copy of this from the next write: etcd counts them in the key's version.
+            let key = client.namespace().prefix("once").unwrap().key(format!("blind-{worker}")).unwrap();
+            for _ in 0..EACH {
+                let once = session.commit_once(Txn::new().then(Op::put(&key, "x"))).await.unwrap();
+                assert!(matches!(once, Once::Applied { .. }), "{once:?}");
+            }
+            (key, proxy.stats().faults())
+        }));
+    }
+    let mut faults = 0;
+    for worker in workers {
+        let (key, injected) = worker.await.unwrap();
+        faults += injected;
+        assert_eq!(direct.get(&key).await.unwrap().unwrap().version, EACH, "each write landed once");
+    }
+    println!("{} writes, {faults} faults", 4 * EACH);
+    assert!(faults > 50, "only {faults} faults: this test proved nothing");
+}
+
 async fn read(client: &Client, name: &str) -> i64 {
     let key = client.namespace().prefix("once").unwrap().key(name).unwrap();
     client.get(&key).await.unwrap().map_or(0, |kv| String::from_utf8_lossy(&kv.value).parse().unwrap())
