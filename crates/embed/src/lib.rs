@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod clock;
+mod ending;
+mod engine;
+mod error;
+mod faults;
+mod http;
+mod server;
+mod service;
+mod status;
+mod store;
+mod wire;
+
+pub use builder::Builder;
+pub use clock::Clock;
+pub use error::{Error, Result};
+pub use faults::{Call, Chaos, Event, Fault, Faults, Injected};
+pub use server::{Dialer, Server};
+pub use status::Status;
+pub use store::RollBack;
