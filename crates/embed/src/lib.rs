@@ -17,6 +17,6 @@ pub use builder::Builder;
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use faults::{Call, Chaos, Event, Fault, Faults, Injected};
-pub use server::{Dialer, Server};
+pub use server::Server;
 pub use status::Status;
 pub use store::RollBack;

@@ -1,6 +1,7 @@
 //! The server, from start to stop.
 
 use std::fmt;
+use std::future::Ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -146,7 +147,7 @@ impl Server {
     /// connects on first use, and again whenever its connection has been cut.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        let dialer = self.dialer();
+        let dialer = self.connector();
         Endpoint::from_static("http://sereno.embed")
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(4 * WINDOW)
@@ -161,12 +162,19 @@ impl Server {
     /// # Errors
     /// `ConnectionRefused` while the server is down.
     pub fn dial(&self) -> io::Result<DuplexStream> {
-        self.dialer().dial()
+        self.connector().dial()
     }
 
-    /// What makes connections to the server without TCP, for as long as there is one.
-    #[must_use]
-    pub fn dialer(&self) -> Dialer {
+    /// What makes connections to the server without TCP: hand it to `sereno_core::Client::connect_via`. Each call is one
+    /// [`Server::dial`].
+    pub fn dialer(
+        &self,
+    ) -> impl Fn() -> Ready<io::Result<DuplexStream>> + Clone + Send + Sync + 'static + use<> {
+        let dialer = self.connector();
+        move || std::future::ready(dialer.dial())
+    }
+
+    fn connector(&self) -> Dialer {
         Dialer { engine: Arc::clone(&self.engine), incoming: self.incoming.clone() }
     }
 
@@ -286,19 +294,15 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Makes connections to a server within the process. A clone does the same.
+/// Makes connections to a server within the process.
 #[derive(Clone)]
-pub struct Dialer {
+struct Dialer {
     engine: Arc<Engine>,
     incoming: mpsc::Sender<io::Result<Wire>>,
 }
 
 impl Dialer {
-    /// One new connection.
-    ///
-    /// # Errors
-    /// `ConnectionRefused` while the server is down or when it has been stopped.
-    pub fn dial(&self) -> io::Result<DuplexStream> {
+    fn dial(&self) -> io::Result<DuplexStream> {
         if self.engine.down.load(Ordering::Acquire) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -308,12 +312,6 @@ impl Dialer {
             Ok(()) => Ok(ours),
             Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
         }
-    }
-}
-
-impl fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").finish_non_exhaustive()
     }
 }
 
