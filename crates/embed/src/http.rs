@@ -54,6 +54,7 @@ fn metrics(engine: &Engine) -> String {
         line("etcd_debugging_mvcc_watcher_total", state.watchers() as u64);
         line("etcd_debugging_mvcc_events_total", state.watch_events());
         line("etcd_debugging_lease_granted_total", state.leases_granted());
+        line("etcd_debugging_lease_renewed_total", state.leases_renewed());
         line("etcd_mvcc_db_total_size_in_bytes", state.bytes());
     });
     for call in Call::KINDS {

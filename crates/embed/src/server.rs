@@ -84,7 +84,7 @@ impl Server {
             None => None,
         };
         let clock = options.clock.clone().unwrap_or_else(Clock::real);
-        let state = State::new(identity(1), options.min_lease_ttl, options.quota_bytes);
+        let state = State::new(identity(), options.min_lease_ttl, options.quota_bytes);
         let engine = Engine::new(state, clock);
         let (incoming, queue) = mpsc::channel(BACKLOG);
         let (stopping, stop) = oneshot::channel();
@@ -209,6 +209,8 @@ impl Server {
             let _ = listener.await;
         }
         self.engine.wires.cut_all();
+        // What was frozen has been cut, and what is started again is not frozen.
+        self.thaw();
     }
 
     /// Comes back after [`Server::kill`] with the data and the address it had. Leases have their whole time before them,
@@ -243,16 +245,12 @@ impl Server {
         self.engine.wires.set_frozen(false);
     }
 
-    /// Replaces the store by a new, empty one, of another cluster, behind the same address: what clients see of a member
-    /// whose disk was exchanged. Connections are reset.
+    /// Replaces the store by a new, empty one that says it is the same: what clients see of a member whose disk was lost
+    /// and that was started again with the same flags. Connections are reset.
     pub fn wipe(&self) {
         self.engine.wires.cut_all();
         self.engine.with(|state, _| {
-            let mut fresh = State::new(
-                identity(state.identity.term),
-                self.options.min_lease_ttl,
-                self.options.quota_bytes,
-            );
+            let mut fresh = State::new(state.identity, self.options.min_lease_ttl, self.options.quota_bytes);
             fresh.keep_suspension(state);
             *state = fresh;
         });
@@ -367,6 +365,6 @@ fn routes(engine: &Arc<Engine>, endpoint: &str, progress_interval: Duration) -> 
     Routes::from(http::pages(routes.into_axum_router(), &engine()))
 }
 
-fn identity(term: u64) -> Identity {
-    Identity { cluster: rand::random::<u64>() | 1, member: rand::random::<u64>() | 1, term: term + 1 }
+fn identity() -> Identity {
+    Identity { cluster: rand::random::<u64>() | 1, member: rand::random::<u64>() | 1, term: 2 }
 }

@@ -6,7 +6,7 @@ use crate::store::State;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Names the store; another one after [`Server::wipe`](crate::Server::wipe).
+    /// Names the cluster, as every answer does.
     pub cluster_id: u64,
     /// The revision of the last change. A new store is at 1.
     pub revision: i64,

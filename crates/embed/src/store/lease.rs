@@ -44,6 +44,7 @@ pub(crate) struct Leases {
     queue: BTreeSet<(Duration, i64)>,
     min_ttl: i64,
     granted: u64,
+    renewed: u64,
     /// While nobody could revoke them: no leader, or no server.
     suspended: bool,
     /// While the server is frozen.
@@ -109,6 +110,10 @@ impl State {
 
     pub(crate) fn leases_granted(&self) -> u64 {
         self.leases.granted
+    }
+
+    pub(crate) fn leases_renewed(&self) -> u64 {
+        self.leases.renewed
     }
 
     pub(crate) fn next_expiry(&self) -> Expiry {
@@ -223,6 +228,7 @@ impl State {
     /// Renews a lease. A time of 0 in the answer says that there is none.
     pub(crate) fn lease_keep_alive(&mut self, id: i64, now: Duration) -> PbLeaseKeepAliveResponse {
         let ttl = self.leases.all.get(&id).map_or(0, |lease| lease.ttl);
+        self.leases.renewed += u64::from(ttl > 0);
         self.leases.set_expiry(id, now.saturating_add(seconds(ttl)));
         PbLeaseKeepAliveResponse { header: Some(self.header()), id, ttl }
     }
