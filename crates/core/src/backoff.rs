@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::time::Instant;
 
+use crate::chance;
 use crate::error::{Error, Result};
 
 /// The waits between attempts: uniformly random below a ceiling that doubles each time.
@@ -44,7 +44,7 @@ impl Backoff {
 
 /// A uniformly random duration of at most `most`.
 pub(crate) fn jitter(most: Duration) -> Duration {
-    most.mul_f64(rand::rng().random_range(0.0..1.0))
+    most.mul_f64(chance::fraction())
 }
 
 /// What one round of an optimistic update came to; see [`Client::optimistic`](crate::Client::optimistic).

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::clock::Slept;
 use crate::error::{Error, LostReason, Result};
 use crate::key::Key;
 use crate::lease::Granted;
@@ -33,26 +33,21 @@ struct Inner {
     lost: CancellationToken,
 }
 
-/// One moment by two clocks: the second one goes on while the machine is suspended.
+/// A moment by a clock that stands still while the machine sleeps, and how long it had slept when that was said.
 #[derive(Clone, Copy)]
 struct Deadline {
     at: Instant,
-    since_boot: Option<Duration>,
+    slept: Slept,
 }
 
 impl Deadline {
     fn of(sent: Instant, ttl: Duration) -> Self {
-        let at = sent + ttl - margin(ttl);
-        let since_boot = clock::since_boot().map(|boot| boot + at.saturating_duration_since(Instant::now()));
-        Self { at, since_boot }
+        Self { at: sent + ttl - margin(ttl), slept: Slept::now() }
     }
 
     fn remaining(self) -> Duration {
         let left = self.at.saturating_duration_since(Instant::now());
-        match (self.since_boot, clock::since_boot()) {
-            (Some(deadline), Some(now)) => left.min(deadline.saturating_sub(now)),
-            _ => left,
-        }
+        left.saturating_sub(Slept::now().since(self.slept))
     }
 }
 
@@ -255,9 +250,12 @@ mod tests {
     async fn time_that_passed_while_the_machine_slept_counts() {
         let epoch = epoch(Duration::from_secs(10));
         assert!(epoch.is_valid());
-        let Some(now) = clock::since_boot() else { return };
-        epoch.inner.valid_until.lock().unwrap().since_boot = Some(now);
-        assert!(!epoch.is_valid(), "the other clock says that it is over");
+        let then = Slept::now().less(Duration::from_secs(60));
+        if Slept::now().since(then).is_zero() {
+            return; // This machine has never slept so long, or does not say.
+        }
+        epoch.inner.valid_until.lock().unwrap().slept = then;
+        assert!(!epoch.is_valid(), "it has slept since");
         assert!(!epoch.extend(Instant::now(), Duration::from_secs(10)));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jitter};
+use crate::chance;
 use crate::client::Client;
 use crate::epoch::Epoch;
 use crate::error::{Error, LostReason, Result};
@@ -17,7 +18,7 @@ use crate::watch::{EventKind, Overflow, TailItem};
 /// Grants a lease and creates the key that lives as long as it.
 pub(crate) async fn establish(client: &Client, ttl: Duration, number: u64) -> Result<Epoch> {
     let granted = lease::grant(client, ttl).await?;
-    let id = format!("{:016x}", rand::random::<u64>());
+    let id = format!("{:016x}", chance::number());
     let key = client.reserved("s").key(&id)?;
     let described = format!("pid {} of {}", std::process::id(), program());
     let provisional = Epoch::new(number, id.clone(), granted, key.clone(), 0);
@@ -186,10 +187,12 @@ impl Keeper {
         let mut wait = jitter((shared.options.ttl / 20).min(Duration::from_millis(250)));
         loop {
             tokio::select! {
+                biased;
                 () = shared.closing.cancelled() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
             let begun = tokio::select! {
+                biased;
                 () = shared.closing.cancelled() => return None,
                 begun = establish(&shared.client, shared.options.ttl, number) => begun,
             };

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
-use rand::Rng as _;
 use tokio::time::Instant;
 
 use crate::call::Kind;
+use crate::chance;
 use crate::classify::{Fault, classify};
 use crate::client::Client;
 use crate::error::{Cause, Error, Result};
@@ -103,7 +103,7 @@ impl Client {
 pub(crate) async fn grant(client: &Client, ttl: Duration) -> Result<Granted> {
     let seconds = i64::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(i64::MAX).max(1);
     let call = |connection: Connection| async move {
-        let id = rand::rng().random_range(1..=i64::MAX);
+        let id = i64::try_from(chance::number() >> 1).unwrap_or(i64::MAX).max(1);
         let sent = Instant::now();
         let options = LeaseGrantOptions::new().with_id(id);
         let answer = connection.client.lease_client().grant(seconds, Some(options)).await?;

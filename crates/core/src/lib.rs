@@ -3,6 +3,7 @@
 mod backoff;
 mod call;
 mod cells;
+pub mod chance;
 mod classify;
 mod client;
 mod clock;

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::Rng as _;
 use tokio::time::Instant;
 
+use crate::chance;
 use crate::classify::{Fault, classify};
 use crate::error::{Cause, Error, Result};
 use crate::options::ConnectOptions;
@@ -60,7 +60,7 @@ impl Picker {
                 connecting: tokio::sync::Mutex::default(),
             });
         }
-        let first = rand::rng().random_range(0..members.len());
+        let first = chance::below(members.len());
         Ok(Self { current: AtomicUsize::new(first), options: wire_options(options), members })
     }
 

@@ -6,6 +6,7 @@ mod weak;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) closed: watch::Sender<Option<Result<()>>>,
     pub(crate) markers: Markers,
+    serials: AtomicU64,
     parts: Mutex<HashMap<(TypeId, Prefix), Weak<dyn Any + Send + Sync>>>,
 }
 
@@ -159,6 +161,7 @@ impl Session {
             tasks: TaskTracker::new(),
             closed: watch::Sender::new(None),
             markers: Markers::default(),
+            serials: AtomicU64::new(1),
             parts: Mutex::default(),
         });
         tokio::spawn(Keeper::new(shared.clone()).run());
@@ -274,6 +277,7 @@ impl Shared {
                 return Ok(epoch);
             }
             tokio::select! {
+                biased;
                 changed = epochs.changed() => changed.map_err(|_| Error::Stopped)?,
                 () = self.closing.cancelled() => {
                     return Err(Error::SessionLost { epoch: epoch.number(), reason: LostReason::Closed });
@@ -311,6 +315,11 @@ impl Shared {
         part
     }
 
+    /// A number that this session has given to nobody else.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serials.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) fn report(&self, epoch: u64, state: SessionState) {
         self.status.send_if_modified(|status| {
             let news = SessionStatus { epoch, state };
@@ -326,6 +335,12 @@ impl Session {
     /// its last holder. For recipes whose handles must work as one (one writer, one queue).
     pub fn shared<T: Send + Sync + 'static>(&self, prefix: &Prefix, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         self.shared.part(prefix, make)
+    }
+
+    /// A number that this session has not given before, from 1: with [`Epoch::id`] it makes names that nobody else has.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.shared.serial()
     }
 
     /// Starts a task that belongs to the session: it is given a token that is cancelled when the session closes, and

@@ -1,9 +1,10 @@
 //! The wall clock, the only one in these crates: ids say when they were made.
-// tidy: payload timestamp
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use sereno_core::pace;
 
 /// Where the time of ids comes from: the system's clock, or one of the caller's (say, in tests).
 #[derive(Clone)]
@@ -13,7 +14,7 @@ impl Clock {
     /// The system's clock. A time before 1970 counts as 1970.
     #[must_use]
     pub fn system() -> Self {
-        Self::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+        Self::new(pace::wall)
     }
 
     /// A clock that gives the time since the start of 1970, UTC. It may stand still and may be set back.

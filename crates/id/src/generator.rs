@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use sereno_core::{Epoch, Error as CoreError, LostReason, Session, pace};
 use tokio::sync::{mpsc, oneshot};
@@ -178,7 +177,7 @@ impl Post {
     fn take(&self, options: &IdOptions, ids: &mut Vec<u64>, count: usize) -> Result<Need> {
         let mut slots = lock(&self.slots);
         self.epoch.check()?;
-        let need = slots.take(options.clock.now(), Instant::now(), ids, count)?;
+        let need = slots.take(options.clock.now(), pace::now(), ids, count)?;
         if slots.runs_low() && self.commands.try_send(Command::Extend(None)).is_err() {
             slots.asked(None);
         }
@@ -190,6 +189,7 @@ impl Post {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Extend(Some(reply))).await.map_err(|_| self.over())?;
         tokio::select! {
+            biased;
             extended = answer => extended.map_err(|_| self.over())?,
             reason = self.epoch.lost() => Err(self.lost(reason)),
         }

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sereno_core::{
-    CancellationToken, Client, Compare, Epoch, Error as CoreError, Key, LostReason, Op, Step, Txn,
+    CancellationToken, Client, Compare, Epoch, Error as CoreError, Key, LostReason, Op, Step, Txn, chance,
+    pace,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -144,7 +145,7 @@ impl Task {
         let floor = if self.floor.saturating_sub(tick) <= limits.max_lead { self.floor } else { 0 };
         let mark = lanes.iter().map(|lane| lane.mark).min().unwrap_or(0);
         let workers = lanes.iter().map(|lane| lane.worker).collect();
-        Arc::new(Mutex::new(Slots::new(workers, tick.max(floor), mark, Instant::now(), limits)))
+        Arc::new(Mutex::new(Slots::new(workers, tick.max(floor), mark, pace::now(), limits)))
     }
 
     /// Claims as many worker ids as wanted: the free ones after a random one.
@@ -157,7 +158,7 @@ impl Task {
         let listed = self.client.settle(&Txn::new().then(Op::range_keys(keys.workers()))).await?.reply;
         let taken: BTreeSet<u16> =
             listed.entries(0).iter().filter_map(|kv| keys.parse_worker(&kv.key)).collect();
-        let start: u16 = rand::random();
+        let start = u16::try_from(chance::below(1 << 16)).unwrap_or_default();
         let free =
             (0..=u16::MAX).map(|offset| start.wrapping_add(offset)).filter(|worker| !taken.contains(worker));
         let mut lanes = Vec::new();
@@ -195,7 +196,7 @@ impl Task {
         }
         let mark = now.saturating_add(layout::ticks(self.options.ahead));
         // Tells our own claim, come back to us, from another one.
-        let owner = format!("pid {} {} {:016x}", std::process::id(), self.epoch.id(), rand::random::<u64>());
+        let owner = format!("pid {} {} {:016x}", std::process::id(), self.epoch.id(), chance::number());
         let txn = Txn::new()
             .when(self.epoch.fence())
             .when(Compare::absent(&key))

@@ -4,7 +4,6 @@
 //! to the same cursor replaces it, so that one which was only thought gone cannot move it any more.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use sereno_core::{Client, Compare, Error as CoreError, Key, KeyValue, Op, Session, Step, Txn};
@@ -48,8 +47,7 @@ impl Acker {
         key: &Key,
         start: impl AsyncFn() -> sereno_core::Result<Position>,
     ) -> Result<(Self, Position)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let claim = format!("{}-{:x}", session.epoch().id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let claim = format!("{}-{:x}", session.epoch().id(), session.serial());
         let client = session.client();
         let (revision, position) = client
             .optimistic(|| async {

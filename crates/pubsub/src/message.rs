@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sereno_core::pace;
 
 use crate::envelope;
 use crate::error::{Error, Result};
@@ -200,8 +201,7 @@ impl fmt::Debug for Headers {
 
 /// Microseconds since 1970, for the envelope.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    u64::try_from(pace::wall().as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! The head has this task as its only writer and dies with the epoch, so of all copies of this transaction one lands at
 //! most: a late one finds a larger version, or no epoch. The other branch tells what became of an earlier copy.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sereno_core::{
@@ -31,8 +30,7 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn of(session: &Session, keys: &Keys, options: &TopicOptions) -> Arc<Self> {
         session.shared(&keys.topic, || {
-            static NUMBER: AtomicU64 = AtomicU64::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let number = session.serial();
             let deadline = session.client().deadline();
             let queue = Arc::new(Queue::new(options.batch_bytes, options.queue_bytes, deadline));
             let gauge = Arc::new(Gauge::new(&options.retention));
@@ -50,6 +48,7 @@ impl Lane {
                 let run = worker.run(closing.clone());
                 tokio::pin!(run);
                 tokio::select! {
+                    biased;
                     () = &mut run => return,
                     () = closing.cancelled() => queue.close(),
                 }

@@ -8,9 +8,9 @@
 //! empty afterwards, and the last one finds no witness: it leaves by a decision on the whole group, which is serialised
 //! with everything that is counted.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use sereno_core::{Compare, Epoch, Key, LostReason, Once, Op, Step, Txn};
+use sereno_core::{Compare, Epoch, Key, LostReason, Once, Op, Step, Txn, chance};
 
 use crate::error::{Error, Result};
 use crate::group::Group;
@@ -259,7 +259,5 @@ fn outside(state: &State, party: &Party) -> Vec<String> {
 
 /// Not always the same one: a witness that leaves makes those who counted on it look for another.
 fn any(others: &[String]) -> Option<&str> {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    let at = TURN.fetch_add(1, Ordering::Relaxed).checked_rem(others.len())?;
-    others.get(at).map(String::as_str)
+    others.get(chance::below(others.len())).map(String::as_str)
 }

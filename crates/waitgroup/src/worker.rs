@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sereno_core::{CancellationToken, Epoch, LostReason, Session};
 use tokio::sync::{mpsc, oneshot};
@@ -33,13 +33,10 @@ struct Shared {
     uncertain: AtomicBool,
 }
 
-/// Makes ids of one process distinct; an epoch's id makes them so among processes.
-static NUMBER: AtomicU64 = AtomicU64::new(1);
-
 /// In a task of its own, so that nothing is left half done, and nobody enters unnoticed, when the caller goes away.
 pub(crate) async fn enter(session: &Session, group: Group, label: String) -> Result<Worker> {
     let epoch = session.live_epoch().await?;
-    let seat = group.seat(epoch, NUMBER.fetch_add(1, Ordering::Relaxed))?;
+    let seat = group.seat(epoch, session.serial())?;
     let (reply, answer) = oneshot::channel();
     session.spawn(move |closing| async move {
         let (orders, inbox) = mpsc::channel(1);

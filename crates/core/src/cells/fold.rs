@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
 use super::books::{Base, Found, Receipt, Ttl, encode};
@@ -11,6 +10,7 @@ use super::layout::Mine;
 use super::settle::put;
 use super::worker::Worker;
 use crate::backoff::jitter;
+use crate::chance;
 use crate::error::{Cause, Error, Result};
 use crate::lease::Timer;
 use crate::txn::{Compare, Op, Txn};
@@ -70,7 +70,7 @@ impl Worker {
         if others.is_empty() {
             return;
         }
-        others.shuffle(&mut rand::rng());
+        chance::shuffle(&mut others);
         others.truncate(ASKED);
         match self.dead_among(others).await {
             Ok(dead) => {

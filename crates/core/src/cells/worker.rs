@@ -1,7 +1,6 @@
 //! The task that writes for all handles of one session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ pub(super) struct Worker {
     pub(super) queue: Arc<Queue>,
     pub(super) layout: Arc<Layout>,
     pub(super) options: CellsOptions,
-    /// In the name of its cells, so that no two workers of a process ever write the same one.
+    /// In the name of its cells, so that no two workers of a session ever write the same one.
     pub(super) number: u64,
     /// Of the last transaction; never used twice, whatever became of it.
     pub(super) seq: u64,
@@ -45,16 +44,15 @@ impl Worker {
         layout: Arc<Layout>,
         options: CellsOptions,
     ) -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
         let now = Instant::now();
         Self {
             client: session.client().clone(),
+            number: session.serial(),
             session,
             queue,
             layout,
             renew_at: options.ttl.map(|_| now),
             options,
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             seq: 0,
             dead: 0,
             mine: None,

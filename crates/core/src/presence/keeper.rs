@@ -216,6 +216,7 @@ impl Keeper {
 
     async fn pause(&mut self, epoch: &Epoch, wait: Duration) -> Turn {
         tokio::select! {
+            biased;
             turn = self.commanded() => turn,
             _ = epoch.lost() => Turn::EpochLost,
             () = tokio::time::sleep(wait) => Turn::Retry,
@@ -231,8 +232,9 @@ impl Keeper {
             shared.next_epoch(epoch.number()).await
         };
         tokio::select! {
-            next = next => next.map_err(|_| Turn::Closing),
+            biased;
             turn = self.commanded() => Err(turn),
+            next = next => next.map_err(|_| Turn::Closing),
         }
     }
 
@@ -241,6 +243,7 @@ impl Keeper {
         let closing = self.shared.closing.clone();
         loop {
             tokio::select! {
+                biased;
                 command = self.inbox.recv() => match command {
                     Some(Command::Update(value, reply)) => {
                         self.value = value;

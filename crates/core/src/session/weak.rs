@@ -25,6 +25,12 @@ impl WeakSession {
         &self.shared.client
     }
 
+    /// As [`Session::serial`](crate::Session::serial).
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.shared.serial()
+    }
+
     /// As [`Session::epoch`](crate::Session::epoch).
     #[must_use]
     pub fn epoch(&self) -> Epoch {

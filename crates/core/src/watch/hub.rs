@@ -3,7 +3,7 @@
 //! A watch is a range and the next revision wanted of it. Everything else (stream, member, etcd's own watch id) can be
 //! thrown away at any time and made anew from that, which is all that resuming is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl Signals {
 /// All logical watches; ends them when the task does.
 #[derive(Default)]
 pub(super) struct Watches {
-    pub(super) by_id: HashMap<u64, Watch>,
+    pub(super) by_id: BTreeMap<u64, Watch>,
 }
 
 impl Watches {
@@ -114,7 +114,7 @@ impl Watches {
     }
 
     pub(super) fn fail_all(&mut self, error: &Error) {
-        for (_, watch) in self.by_id.drain() {
+        for watch in std::mem::take(&mut self.by_id).into_values() {
             watch.queue.end(Err(error.clone()));
         }
     }
@@ -214,6 +214,7 @@ impl Task {
             self.collect();
             if self.watches.idle() {
                 tokio::select! {
+                    biased;
                     add = self.adds.recv() => match add {
                         Some(add) => self.watches.add(add),
                         None => return,
@@ -285,6 +286,7 @@ impl Task {
         let mut late = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 done = &mut something => return (done, late),
                 Some(add) = self.adds.recv() => {
                     late.push(add.id);

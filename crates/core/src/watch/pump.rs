@@ -137,45 +137,8 @@ impl Pump {
             }
             let next = self.prepare(watches);
             tokio::select! {
-                checked = self.check.wait() => {
-                    if let Err(error) = checked {
-                        tracing::debug!(%error, "checking the store");
-                        // Not known to be the same store: nothing of it is passed on.
-                        return End::Stalled;
-                    }
-                    heard = Instant::now();
-                    asked = None;
-                }
-                message = self.responses.message(), if !self.check.is_running() => match message {
-                    Ok(Some(message)) => {
-                        heard = Instant::now();
-                        asked = None;
-                        *backoff = Backoff::streams();
-                        let Some(inner) = inner.upgrade() else { return End::Shutdown };
-                        if let Some(end) = self.receive(message, &inner, watches) {
-                            return end;
-                        }
-                    }
-                    Ok(None) => return End::Fault(Fault::Ambiguous(Cause::new("the watch stream was closed"))),
-                    Err(error) => return End::Fault(classify(&error)),
-                },
-                sent = transmit(&mut self.sender, next.as_ref()), if next.is_some() => {
-                    self.outbox.pop_front();
-                    if let Some(Prepared::Create { wire, .. }) = next {
-                        self.awaited.push_back(wire);
-                    }
-                    if let Err(error) = sent {
-                        return End::Fault(classify(&error));
-                    }
-                }
-                add = adds.recv() => match add {
-                    Some(add) => {
-                        self.outbox.push_back(Request::Create(add.id));
-                        watches.add(add);
-                    }
-                    None => return End::Shutdown,
-                },
-                () = signals.notify.notified() => self.collect(watches, signals),
+                // What is rare comes first: only messages can come without end, and nothing waits behind them.
+                biased;
                 _ = tick.tick() => {
                     let Some(inner) = inner.upgrade() else { return End::Shutdown };
                     if let Err(error) = inner.rolled_back() {
@@ -197,6 +160,45 @@ impl Pump {
                         _ => {}
                     }
                 }
+                checked = self.check.wait() => {
+                    if let Err(error) = checked {
+                        tracing::debug!(%error, "checking the store");
+                        // Not known to be the same store: nothing of it is passed on.
+                        return End::Stalled;
+                    }
+                    heard = Instant::now();
+                    asked = None;
+                }
+                () = signals.notify.notified() => self.collect(watches, signals),
+                add = adds.recv() => match add {
+                    Some(add) => {
+                        self.outbox.push_back(Request::Create(add.id));
+                        watches.add(add);
+                    }
+                    None => return End::Shutdown,
+                },
+                sent = transmit(&mut self.sender, next.as_ref()), if next.is_some() => {
+                    self.outbox.pop_front();
+                    if let Some(Prepared::Create { wire, .. }) = next {
+                        self.awaited.push_back(wire);
+                    }
+                    if let Err(error) = sent {
+                        return End::Fault(classify(&error));
+                    }
+                }
+                message = self.responses.message(), if !self.check.is_running() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        asked = None;
+                        *backoff = Backoff::streams();
+                        let Some(inner) = inner.upgrade() else { return End::Shutdown };
+                        if let Some(end) = self.receive(message, &inner, watches) {
+                            return end;
+                        }
+                    }
+                    Ok(None) => return End::Fault(Fault::Ambiguous(Cause::new("the watch stream was closed"))),
+                    Err(error) => return End::Fault(classify(&error)),
+                },
             }
         }
     }
