@@ -97,7 +97,8 @@ fn is_connect_failure(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         let text = error.to_string();
-        if text == "tcp connect error"
+        if error.is::<tonic::ConnectError>()
+            || text == "tcp connect error"
             || text == "client error (Connect)"
             || text == "transport error: connect"
         {

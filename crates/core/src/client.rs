@@ -1,12 +1,16 @@
 //! The client: every call bounded, sent to a member that answers, and checked against the store seen before.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::backoff::{self, Step};
 use crate::call::Kind;
+use crate::dial::Dial;
 use crate::epoch::Epoch;
 use crate::error::{Error, Result};
 use crate::key::{Key, Namespace, Prefix};
@@ -72,6 +76,56 @@ impl Client {
         options: ConnectOptions,
     ) -> Result<Self> {
         let picker = Picker::new(endpoints.into_iter().map(Into::into).collect(), &options)?;
+        Ok(Self::over(picker, options))
+    }
+
+    /// Connects over wires that `dial` makes instead of over TCP: to a server inside the process, through a unix socket
+    /// or a tunnel. Every connection is made by one call of `dial`, also the one that takes the place of one that failed;
+    /// otherwise as [`Client::connect_with`].
+    ///
+    /// ```no_run
+    /// # use sereno_core::{Client, ConnectOptions, Result};
+    /// # async fn example() -> Result<()> {
+    /// let dial = || tokio::net::TcpStream::connect(("10.0.0.1", 2379)); // or UnixStream::connect("/run/etcd.sock")
+    /// let client = Client::connect_via(dial, ConnectOptions::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::connect_with`]; [`Error::InvalidOption`] with [`ConnectOptions::tls`], which `dial` would have to
+    /// speak, and with credentials unless [`ConnectOptions::allow_plaintext_credentials`] says that the wire is private.
+    /// What `dial` fails with is the cause of [`Error::Unavailable`]; it has failed, too, when it takes as long as
+    /// [`ConnectOptions::attempt`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn connect_via<F, Fut, IO>(dial: F, options: ConnectOptions) -> Result<Self>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let client = Self::lazy_via(dial, options)?;
+        client.check_store().await?;
+        Ok(client)
+    }
+
+    /// As [`Client::connect_via`], dialling on first use.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`].
+    pub fn lazy_via<F, Fut, IO>(dial: F, options: ConnectOptions) -> Result<Self>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let picker = Picker::via(Dial::new(dial, &options)?, &options)?;
+        Ok(Self::over(picker, options))
+    }
+
+    fn over(picker: Picker, options: ConnectOptions) -> Self {
         let inner = Inner {
             options,
             picker,
@@ -81,7 +135,7 @@ impl Client {
             rolled_back: OnceLock::new(),
             probing: AtomicBool::new(false),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Connects as the environment says: `ETCD_ENDPOINTS` (comma list, default `http://127.0.0.1:2379`), `ETCD_CACERT`,

@@ -8,6 +8,7 @@ mod classify;
 mod client;
 mod clock;
 mod commit;
+mod dial;
 mod epoch;
 mod error;
 mod heart;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::chance;
 use crate::classify::{Fault, classify};
+use crate::dial::Dial;
 use crate::error::{Cause, Error, Result};
 use crate::options::ConnectOptions;
 
@@ -25,7 +26,7 @@ pub(crate) struct Connection {
 }
 
 struct Member {
-    endpoint: String,
+    route: Route,
     slot: Mutex<Slot>,
     /// Serialises connecting, so that a password is checked once and not once per waiting call.
     connecting: tokio::sync::Mutex<()>,
@@ -38,11 +39,17 @@ struct Slot {
     ejected: Option<Instant>,
 }
 
+/// How a member is reached.
+enum Route {
+    Endpoint(String),
+    Dial(Dial),
+}
+
 /// All members, and the one in use.
 pub(crate) struct Picker {
     members: Vec<Member>,
     current: AtomicUsize,
-    options: etcd_client::ConnectOptions,
+    options: ConnectOptions,
 }
 
 impl Picker {
@@ -53,15 +60,17 @@ impl Picker {
         }
         let mut members = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            let endpoint = normalize(endpoint, options)?;
-            members.push(Member {
-                endpoint,
-                slot: Mutex::default(),
-                connecting: tokio::sync::Mutex::default(),
-            });
+            members.push(Member::new(Route::Endpoint(normalize(endpoint, options)?)));
         }
         let first = chance::below(members.len());
-        Ok(Self { current: AtomicUsize::new(first), options: wire_options(options), members })
+        Ok(Self { current: AtomicUsize::new(first), options: options.clone(), members })
+    }
+
+    /// One member, reached by the caller's own wires.
+    pub(crate) fn via(dial: Dial, options: &ConnectOptions) -> Result<Self> {
+        options.check()?;
+        let members = vec![Member::new(Route::Dial(dial))];
+        Ok(Self { current: AtomicUsize::new(0), options: options.clone(), members })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -69,7 +78,8 @@ impl Picker {
     }
 
     pub(crate) fn is_tls(&self, index: usize) -> bool {
-        self.members.get(index).is_some_and(|member| member.endpoint.starts_with("https://"))
+        let route = self.members.get(index).map(|member| &member.route);
+        matches!(route, Some(Route::Endpoint(endpoint)) if endpoint.starts_with("https://"))
     }
 
     /// The member in use, or the next one that is not ejected; when all are, the one that was so for longest.
@@ -106,7 +116,16 @@ impl Picker {
         if let Some(connection) = self.ready(index) {
             return Ok(connection);
         }
-        let connected = etcd_client::Client::connect([&member.endpoint], Some(self.options.clone())).await;
+        let wire = Some(wire_options(&self.options));
+        let connected = match &member.route {
+            Route::Endpoint(endpoint) => etcd_client::Client::connect([endpoint], wire).await,
+            // Made anew for each connection: a channel goes on with what it has.
+            Route::Dial(dial) => {
+                let channel = dial.channel(&self.options).await;
+                let channel = channel.map_err(|error| Fault::NotSent(Cause::new(error.to_string())))?;
+                etcd_client::Client::from_channel(etcd_client::Channel::Tonic(channel), wire).await
+            }
+        };
         let client = Arc::new(connected.map_err(|error| match classify(&error) {
             // Nothing but an authentication was sent.
             Fault::Ambiguous(cause) => Fault::NotSent(cause),
@@ -168,6 +187,12 @@ impl Picker {
 
     fn slot(&self, index: usize) -> Option<MutexGuard<'_, Slot>> {
         self.members.get(index).map(|member| lock(&member.slot))
+    }
+}
+
+impl Member {
+    fn new(route: Route) -> Self {
+        Self { route, slot: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 }
 
