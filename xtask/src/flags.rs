@@ -17,6 +17,8 @@ Commands:
   test [-p <crate>]... [--etcd <where>] [-- <filter and test flags>]
         Starts an etcd and runs every test against it, those that plain `cargo test` ignores included,
         through cargo-nextest when it is installed. With a filter, doctests are left out.
+  test --seed <n> [-p <crate>]... [-- <filter and test flags>]
+        Plays one seed of the seeded tests again and tells what happened. Needs no etcd.
   demo [--workers <N>] [--kill] [--input <folder>] [--etcd <where>]
         Starts an etcd and shows N processes (4 unless given) sharing the counting of a folder of text files; with
         --kill one of them is killed halfway. Without --input, sources that cargo has unpacked are counted.
@@ -81,6 +83,8 @@ pub(crate) struct Test {
     pub(crate) etcd: Choice,
     /// Packages to test; empty means all.
     pub(crate) packages: Vec<String>,
+    /// Run nothing but the seeded tests, with this seed alone.
+    pub(crate) seed: Option<u64>,
     /// What follows `--`: handed to the test runner as it is.
     pub(crate) rest: Vec<OsString>,
 }
@@ -160,6 +164,7 @@ fn test(mut parser: Parser) -> anyhow::Result<Command> {
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(HELP)),
             Some(Arg::Short('p') | Arg::Long("package")) => flags.packages.push(parser.value()?.string()?),
             Some(Arg::Long("etcd")) => flags.etcd = choice(&mut parser)?,
+            Some(Arg::Long("seed")) => flags.seed = Some(parser.value()?.parse().context("--seed")?),
             Some(other) => return Err(other.unexpected().into()),
         }
     }
@@ -220,6 +225,15 @@ mod tests {
             panic!("a test command");
         };
         assert_eq!(flags.rest, ["--exact", "some_test", "-p"]);
+    }
+
+    #[test]
+    fn a_seed_is_a_number() {
+        let Ok(Command::Test(flags)) = read("test --seed 42 -p sereno-counter -- --exact some_test") else {
+            panic!("a test command");
+        };
+        assert_eq!((flags.seed, flags.packages.len(), flags.rest.len()), (Some(42), 1, 2));
+        assert!(format!("{:#}", read("test --seed many").unwrap_err()).contains("--seed"));
     }
 
     #[test]

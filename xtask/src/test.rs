@@ -13,8 +13,15 @@ use crate::{runner, workspace};
 /// What a test file names that starts servers of its own.
 const STARTERS: [&str; 2] = ["Member", "Cluster"];
 
+/// The test binaries that are driven by seeds, and what tells them to try one seed alone.
+const SEEDED: &str = "seeded";
+const SEED: &str = "SERENO_SEED";
+
 /// Runs the tests and returns the runner's exit code. Its summary is the last thing printed.
 pub(crate) fn run(flags: &Test) -> Outcome {
+    if let Some(seed) = flags.seed {
+        return runner::run(&mut replay(flags, seed));
+    }
     let etcd = etcd::provide(&flags.etcd)?;
     // Doctests first: nextest does not run them, and its summary shall come last.
     if flags.rest.is_empty()
@@ -46,6 +53,15 @@ pub(crate) fn run(flags: &Test) -> Outcome {
     };
     etcd.export(&mut tests);
     runner::run(&mut tests)
+}
+
+/// One seed, with what it prints. The server it needs is in the test itself.
+fn replay(flags: &Test, seed: u64) -> Command {
+    let mut command = workspace::cargo();
+    command.args(["test", "--no-fail-fast", "--test", SEEDED]).args(selection(&flags.packages));
+    command.args(["--", "--nocapture", "--test-threads=1"]).args(&flags.rest);
+    command.env(SEED, seed.to_string());
+    command
 }
 
 fn doctests(packages: &[String]) -> Option<Command> {
@@ -160,6 +176,17 @@ mod tests {
         let expected = "nextest run --run-ignored all --package a --package b \
             -E not ((package(=a) & binary(=faults)) | (package(=b) & binary(=once))) -- some_test";
         assert_eq!(words(&some).join(" "), expected);
+    }
+
+    #[test]
+    fn a_seed_is_played_again_by_the_seeded_tests_alone() {
+        let command = replay(&flags(&["a"], &["some_test"]), 42);
+        let expected =
+            "test --no-fail-fast --test seeded --package a -- --nocapture --test-threads=1 some_test";
+        assert_eq!(words(&command).join(" "), expected);
+        let seed = command.get_envs().find(|(name, _)| *name == SEED).and_then(|(_, value)| value);
+        assert_eq!(seed, Some("42".as_ref()));
+        assert!(words(&replay(&flags(&[], &[]), 1)).contains(&"--workspace".to_owned()));
     }
 
     #[test]
