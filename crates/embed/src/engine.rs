@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use etcd_client::proto::PbCompactionRequest;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 use crate::clock::{Clock, Listener};
@@ -25,7 +25,7 @@ pub(crate) struct Engine {
     pub(crate) wires: Wires,
     pub(crate) down: AtomicBool,
     /// How often streams have been ended on command.
-    cuts: watch::Sender<Cuts>,
+    cuts: Arc<Cuts>,
     /// The next lease to run out is another one than before.
     timer: Notify,
     started: [AtomicU64; Call::KINDS.len()],
@@ -39,7 +39,7 @@ impl Engine {
             clock,
             wires: Wires::default(),
             down: AtomicBool::new(false),
-            cuts: watch::Sender::default(),
+            cuts: Arc::default(),
             timer: Notify::new(),
             started: Default::default(),
         });
@@ -98,15 +98,15 @@ impl Engine {
 
     /// What ends a stream that begins now.
     pub(crate) fn ending(&self, wants_leader: bool) -> Ending {
-        Ending::new(self.cuts.subscribe(), wants_leader)
+        Ending::new(&self.cuts, wants_leader)
     }
 
     pub(crate) fn cut_streams(&self) {
-        self.cuts.send_modify(|cuts| cuts.all += 1);
+        self.cuts.cut();
     }
 
     pub(crate) fn lose_leader(&self) {
-        self.cuts.send_modify(|cuts| cuts.leaderless += 1);
+        self.cuts.cut_leaderless();
     }
 
     /// Forgets the history up to now. `None` when that had been done before.

@@ -26,6 +26,9 @@ pub struct Status {
     pub proposals: u64,
     /// A checksum of all keys and values, with their revisions, versions and leases.
     pub hash: u32,
+    /// A checksum of every change there has been since the store was new, in order, compacted or not: two runs with the
+    /// same one have written the same.
+    pub journal: u64,
 }
 
 impl Status {
@@ -42,6 +45,7 @@ impl Status {
             proposals: state.proposals(),
             // The present is never out of reach.
             hash: state.hash(0).unwrap_or_default(),
+            journal: state.journal(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use etcd_client::proto::PbKeyValue;
 
+use super::checksum::Checksum;
 use super::index::{Index, Version};
 use super::quota::cost;
 use super::span::Span;
@@ -22,10 +23,13 @@ pub(crate) struct History {
     changes: VecDeque<Version>,
     /// Versions that are not the present one, deletions included, by key and then by revision.
     replaced: BTreeMap<Vec<u8>, Vec<Version>>,
+    /// Of all changes there have ever been, in order.
+    journal: Checksum,
 }
 
 impl History {
     pub(crate) fn record(&mut self, change: Version, replaced: Option<Version>) {
+        self.journal.add(&change);
         if let Some(old) = replaced {
             self.replace(old);
         }
@@ -46,6 +50,11 @@ impl History {
 
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
+    }
+
+    /// A checksum of every change that was ever recorded, whatever became of it.
+    pub(crate) fn journal(&self) -> u64 {
+        self.journal.value()
     }
 
     /// The changes from a revision on.

@@ -2,6 +2,7 @@
 //! tasks or time but what it is told.
 
 mod check;
+mod checksum;
 mod compare;
 mod history;
 mod index;

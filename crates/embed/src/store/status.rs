@@ -1,5 +1,6 @@
 //! What a maintainer asks of the store.
 
+use super::checksum::Checksum;
 use super::refusal::Refusal;
 use super::span::Span;
 use super::state::State;
@@ -23,28 +24,23 @@ impl State {
         self.compacted
     }
 
+    /// A checksum of all changes there have been.
+    pub(crate) fn journal(&self) -> u64 {
+        self.history.journal()
+    }
+
     /// A checksum of all keys at a revision; 0 means now. The same contents give the same one, but not etcd's.
     pub(crate) fn hash(&self, revision: i64) -> Result<u32, Refusal> {
         let revision = if revision <= 0 { self.revision } else { revision };
         self.check_readable(revision, self.revision)?;
         let all = Span::From(vec![0]);
         let (versions, _) = self.range_at(&all, revision, usize::MAX);
-        // FNV-1a.
-        let mut hash = 0x811c_9dc5_u32;
-        let mut eat = |bytes: &[u8]| {
-            for byte in bytes {
-                hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-            }
-        };
+        let mut checksum = Checksum::default();
         for version in versions {
-            for bytes in [&version.key, &version.value] {
-                eat(&bytes.len().to_be_bytes());
-                eat(bytes);
-            }
-            for number in [version.create_revision, version.mod_revision, version.version, version.lease] {
-                eat(&number.to_be_bytes());
-            }
+            checksum.add(&version);
         }
-        Ok(hash)
+        let value = checksum.value();
+        // Both halves, because etcd's has 32 bits.
+        Ok((value ^ (value >> 32)) as u32)
     }
 }
