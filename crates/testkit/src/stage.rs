@@ -89,9 +89,8 @@ impl Stage {
     /// A client whose calls may take as long as `deadline`. It dials when it is first used.
     #[must_use]
     pub fn client(&self, deadline: Duration) -> Client {
-        let dialer = self.inner.server.dialer();
-        let dial = move || std::future::ready(dialer.dial());
-        Client::lazy_via(dial, ConnectOptions::default().deadline(deadline)).expect("a client")
+        Client::lazy_via(self.inner.server.dialer(), ConnectOptions::default().deadline(deadline))
+            .expect("a client")
     }
 
     /// A session of a client of its own, with a time to live of 5 s and a deadline of 30 s.
