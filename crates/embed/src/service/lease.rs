@@ -9,6 +9,7 @@ use etcd_client::proto::{
     PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
 };
 use futures_core::Stream;
+use futures_util::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::ending::Ending;
@@ -45,17 +46,20 @@ impl PbLeaseService for Lease {
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             engine: Arc::clone(&self.0),
             ending: self.0.ending(wants_leader(&request)),
             wants_leader: wants_leader(&request),
             link: request.extensions().get::<Link>().cloned(),
             requests: request.into_inner(),
         };
-        let answers = futures_util::stream::try_unfold(keeper, |mut keeper| async move {
+        // Not even headers before the first answer, as for watches.
+        let first = keeper.next().await?;
+        let rest = futures_util::stream::try_unfold(keeper, |mut keeper| async move {
             let answer = keeper.next().await?;
             Ok(answer.map(|answer| (answer, keeper)))
         });
+        let answers = futures_util::stream::iter(first.map(Ok)).chain(rest);
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
 use futures_core::Stream;
+use futures_util::StreamExt as _;
 use tokio::sync::{Notify, mpsc};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -34,7 +35,7 @@ impl PbWatchService for Watch {
         &self,
         request: Request<Streaming<PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (answers, queue) = mpsc::channel(QUEUE);
+        let (answers, mut queue) = mpsc::channel(QUEUE);
         let (id, signal) = self.engine.with(|state, _| state.open_stream());
         let stream = WatchStream {
             ending: self.engine.ending(wants_leader(&request)),
@@ -47,10 +48,13 @@ impl PbWatchService for Watch {
             progress_interval: self.progress_interval,
         };
         tokio::spawn(stream.run(request.into_inner()));
-        let queue = futures_util::stream::unfold(queue, |mut queue| async move {
+        // etcd sends nothing, not even headers, before there is an answer: who waits for them before asking waits for ever.
+        let first = queue.recv().await;
+        let rest = futures_util::stream::unfold(queue, |mut queue| async move {
             let answer = queue.recv().await?;
             Some((answer, queue))
         });
+        let queue = futures_util::stream::iter(first).chain(rest);
         Ok(Response::new(Box::pin(queue)))
     }
 }
