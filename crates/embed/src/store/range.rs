@@ -40,8 +40,10 @@ impl State {
         .any(|bound| *bound != 0);
         let sorted = request.sort_order != 0 || request.sort_target != BY_KEY;
         let limit = usize::try_from(request.limit).unwrap_or(0);
-        // One more than asked for tells whether there are more.
-        let needed = if limit == 0 || filtered || sorted { usize::MAX } else { limit.saturating_add(1) };
+        // One more than asked for tells whether there are more. Without an order, etcd sorts by the target what it has cut
+        // off before; with one, it cuts off last.
+        let whole = limit == 0 || filtered || request.sort_order != 0;
+        let needed = if whole { usize::MAX } else { limit.saturating_add(1) };
         let needed = if request.count_only { 0 } else { needed };
         let (mut found, count) = match past {
             None => (self.index.range(&span).take(needed).cloned().collect(), self.index.count(&span)),
