@@ -97,6 +97,10 @@ impl State {
     fn check_reads(&self, plan: &Plan) -> Result<(), Refusal> {
         for step in &plan.steps {
             match step {
+                // Unlike a read on its own, etcd counts a negative revision as an old one here.
+                Step::Range(read) if read.revision < self.compacted && read.revision != 0 => {
+                    return Err(Refusal::COMPACTED);
+                }
                 Step::Range(read) => self.check_readable(read.revision, self.revision)?,
                 Step::Txn(nested) => self.check_reads(nested)?,
                 Step::Put(_) | Step::Delete(_) => {}

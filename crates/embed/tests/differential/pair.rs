@@ -23,7 +23,7 @@ pub(crate) struct Pair {
     right: Side,
     version: String,
     compared: u64,
-    allowed: BTreeMap<&'static str, u64>,
+    allowed: BTreeMap<&'static str, (u64, &'static str)>,
     differences: Vec<String>,
     _server: Server,
     _member: Member,
@@ -97,7 +97,7 @@ impl Pair {
         };
         match allowed(&difference, &self.version) {
             Some(entry) => {
-                *self.allowed.entry(entry.what).or_default() += 1;
+                self.allowed.entry(entry.what).or_insert((0, entry.reason)).0 += 1;
                 Ok(())
             }
             None => Err(difference),
@@ -181,8 +181,8 @@ impl Pair {
     pub(crate) fn finish(self) {
         let Self { version, compared, allowed, differences, .. } = self;
         println!("etcd {version}: operations compared: {compared}, differences: {}", differences.len());
-        for (what, count) in allowed {
-            println!("  allowed {count} times: {what}");
+        for (what, (count, reason)) in allowed {
+            println!("  allowed {count} times: {what} ({reason})");
         }
         assert!(differences.is_empty(), "{}", differences.join("\n\n"));
     }

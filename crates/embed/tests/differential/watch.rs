@@ -71,9 +71,9 @@ impl Stream {
         self.until("a watch", |state| state.controls.pop_front()).await
     }
 
-    /// `None` where no answer is due: nothing with this id is open.
+    /// `None` where no answer is due: nothing with this id is open. What a compaction ended counts as open.
     pub(crate) async fn cancel(&mut self, watch_id: i64) -> Option<Result<PbWatchResponse, Refused>> {
-        let due = self.lock().open.get(&watch_id).is_some_and(|open| open.seen.ended.is_empty());
+        let due = self.lock().open.contains_key(&watch_id);
         let mut union = PbWatchRequestUnion::CancelRequest(Default::default());
         if let PbWatchRequestUnion::CancelRequest(cancel) = &mut union {
             cancel.watch_id = watch_id;
