@@ -36,7 +36,7 @@ use std::process;
 
 use anyhow::Context;
 
-use crate::etcd::{self, Kind, Provided};
+use crate::etcd::{self, Kind, Profile, Provided};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
 use crate::{runner, workspace};
@@ -51,7 +51,7 @@ pub(crate) use measure::run as measure;
 pub(crate) fn run(flags: &Bench) -> Outcome {
     // Cargo runs at the root; the user's file is named from where the user is.
     let json = flags.json.as_ref().map(path::absolute).transpose().context("--json")?;
-    let etcd = etcd::provide(&flags.etcd)?;
+    let etcd = etcd::provide(&flags.etcd, Profile::Release)?;
     println!("{}", heading(&etcd));
     let mut command = workspace::cargo();
     command.args(["run", "--release", "--package", env!("CARGO_PKG_NAME"), "--features", "bench"]);
@@ -79,6 +79,9 @@ fn heading(etcd: &Provided) -> String {
             "started with --unsafe-no-fsync, its data in {}: no disk is waited for in these figures",
             env::temp_dir().display()
         ),
+        Kind::Embed => {
+            "one process that keeps everything in memory: neither a disk nor agreement is part of these figures".to_owned()
+        }
         Kind::Url => {
             "as it was found: whether it waits for a disk at each write is not known here".to_owned()
         }
@@ -90,10 +93,11 @@ fn heading(etcd: &Provided) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etcd::Members;
 
     #[test]
     fn the_heading_does_not_claim_to_know_how_a_foreign_etcd_runs() {
-        let text = heading(&Provided::running("http://127.0.0.1:1", None));
+        let text = heading(&Provided::running("http://127.0.0.1:1", Members::Embed));
         assert!(text.contains("not known") && !text.contains("unsafe"), "{text}");
     }
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: several OS processes share real work through a real etcd.
+//! `cargo xtask demo`: several OS processes share real work through an etcd.
 
 use std::process::Command;
 
-use crate::etcd;
+use crate::etcd::{self, Profile};
 use crate::flags::Demo;
 use crate::outcome::Outcome;
 use crate::{runner, workspace};
@@ -17,7 +17,7 @@ pub(crate) fn run(flags: &Demo) -> Outcome {
     if code != 0 {
         return Ok(code);
     }
-    let etcd = etcd::provide(&flags.etcd)?;
+    let etcd = etcd::provide(&flags.etcd, Profile::Dev)?;
     let mut tour = command(flags);
     etcd.export(&mut tour);
     runner::run(&mut tour)

@@ -1,14 +1,15 @@
 //! Provides an etcd to run something against, and takes it away again.
 //!
 //! ```text
-//! let etcd = etcd::provide(&flags.etcd)?;       // says on stderr which one it is, and why not the others
-//! etcd.export(&mut command);                    // ETCD_ENDPOINTS and what testkit needs
-//! drop(etcd);                                   // stops and removes what was started
+//! let etcd = etcd::provide(&flags.etcd, Profile::Dev)?;  // says on stderr which one it is, and why not the others
+//! etcd.export(&mut command);                         // ETCD_ENDPOINTS and what testkit needs
+//! drop(etcd);                                        // stops and removes what was started
 //! ```
 //! What was started also goes when this process is killed: see `undertaker.rs`.
 
 mod binary;
 mod docker;
+mod embed;
 mod http;
 mod server;
 
@@ -22,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use docker::Engine;
+pub(crate) use embed::Profile;
 
 const ENDPOINTS: &str = "ETCD_ENDPOINTS";
 const KIND: &str = "SERENO_ETCD_KIND";
@@ -31,13 +33,15 @@ const BINARY: &str = "SERENO_ETCD_BIN";
 /// Where etcd shall come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// The first that works: `ETCD_ENDPOINTS`, a container, a child process.
+    /// The first that works: `ETCD_ENDPOINTS`, a container, a child process, the embedded server.
     #[default]
     Auto,
     /// A container, or nothing.
     Docker,
     /// A child process, or nothing.
     Binary,
+    /// This workspace's own server, which needs nothing on the machine.
+    Embed,
     /// A server that runs already.
     Url(Vec<String>),
 }
@@ -49,6 +53,7 @@ impl FromStr for Choice {
         match text {
             "docker" => Ok(Self::Docker),
             "binary" => Ok(Self::Binary),
+            "embed" => Ok(Self::Embed),
             urls => Ok(Self::Url(endpoints(urls)?)),
         }
     }
@@ -61,6 +66,8 @@ pub(crate) enum Kind {
     Docker,
     /// A child process that goes when [`Provided`] is dropped.
     Binary,
+    /// This workspace's own server, a child process that goes when [`Provided`] is dropped.
+    Embed,
     /// Somebody else's server.
     Url,
 }
@@ -78,6 +85,8 @@ pub(crate) enum Members {
         /// Path of the `etcd` program.
         path: PathBuf,
     },
+    /// Embedded servers inside the test process: what they cannot stand in for has to be left out.
+    Embed,
 }
 
 impl fmt::Display for Members {
@@ -85,6 +94,7 @@ impl fmt::Display for Members {
         match self {
             Self::Docker { image } => write!(f, "a container of {image}"),
             Self::Binary { path } => write!(f, "a process of {}", path.display()),
+            Self::Embed => f.write_str("the embedded server of this workspace"),
         }
     }
 }
@@ -98,8 +108,8 @@ pub(crate) struct Provided {
     pub(crate) kind: Kind,
     /// What it says it is, such as `3.5.1`.
     pub(crate) version: String,
-    /// How tests can start more of it; `None` when they cannot.
-    pub(crate) members: Option<Members>,
+    /// How tests can start more of it.
+    pub(crate) members: Members,
     /// Held for its `Drop`.
     _server: Option<server::Server>,
 }
@@ -107,7 +117,7 @@ pub(crate) struct Provided {
 impl Provided {
     /// A stand-in for tests of what is done with one.
     #[cfg(test)]
-    pub(crate) fn running(endpoint: &str, members: Option<Members>) -> Self {
+    pub(crate) fn running(endpoint: &str, members: Members) -> Self {
         let version = "3.5.1".to_owned();
         Self { endpoints: vec![endpoint.to_owned()], kind: Kind::Url, version, members, _server: None }
     }
@@ -115,15 +125,15 @@ impl Provided {
     /// Sets what the tests and programs that `command` starts read.
     ///
     /// `ETCD_ENDPOINTS` names the server, joined by commas. Servers of a test's own come from
-    /// `SERENO_ETCD_KIND=docker` with `SERENO_ETCD_IMAGE`, or `SERENO_ETCD_KIND=binary` with `SERENO_ETCD_BIN`;
-    /// with no way to start any, none of the three is set.
+    /// `SERENO_ETCD_KIND=docker` with `SERENO_ETCD_IMAGE`, from `SERENO_ETCD_KIND=binary` with `SERENO_ETCD_BIN`, or
+    /// from `SERENO_ETCD_KIND=embed`.
     pub(crate) fn export(&self, command: &mut Command) {
         command.env_remove(KIND).env_remove(IMAGE).env_remove(BINARY);
         command.env(ENDPOINTS, self.endpoints.join(","));
         match &self.members {
-            Some(Members::Docker { image }) => command.env(KIND, "docker").env(IMAGE, image),
-            Some(Members::Binary { path }) => command.env(KIND, "binary").env(BINARY, path),
-            None => command,
+            Members::Docker { image } => command.env(KIND, "docker").env(IMAGE, image),
+            Members::Binary { path } => command.env(KIND, "binary").env(BINARY, path),
+            Members::Embed => command.env(KIND, "embed"),
         };
     }
 }
@@ -131,52 +141,56 @@ impl Provided {
 impl fmt::Display for Provided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "etcd: {} at {}, ", self.version, self.endpoints.join(","))?;
-        match (self.kind, &self.members) {
-            (Kind::Url, _) => f.write_str("which runs already"),
-            (_, Some(members)) => members.fmt(f),
-            (_, None) => f.write_str("started here"),
+        match self.kind {
+            Kind::Url => f.write_str("which runs already"),
+            _ => self.members.fmt(f),
         }
     }
 }
 
 /// Gets an etcd, waits until it answers, and says on stderr which one it is.
 ///
-/// Bounded: 3 minutes to pull an image, half a minute for a server to answer. Blocks; may be called from anywhere.
+/// `profile` is how the embedded server is built, when it comes to that. Bounded but for that build: 3 minutes to pull an
+/// image, half a minute for a server to answer. Blocks; may be called from anywhere.
 ///
 /// # Errors
 /// What was asked for cannot be had; under [`Choice::Auto`], nothing can, and the error says what to install.
-pub(crate) fn provide(choice: &Choice) -> anyhow::Result<Provided> {
+pub(crate) fn provide(choice: &Choice, profile: Profile) -> anyhow::Result<Provided> {
     let provided = match choice {
         Choice::Docker => from_docker().context("--etcd docker")?,
         Choice::Binary => from_binary().context("--etcd binary")?,
+        Choice::Embed => from_embed(profile).context("--etcd embed")?,
         Choice::Url(endpoints) => from_url(endpoints.clone())?,
         Choice::Auto => match variable(ENDPOINTS) {
             Some(urls) => endpoints(&urls).and_then(from_url).context(ENDPOINTS)?,
-            None => first_that_works()?,
+            None => first_that_works(profile)?,
         },
     };
     eprintln!("{provided}");
     if provided.kind == Kind::Url {
-        match &provided.members {
-            Some(members) => eprintln!("etcd: a test that needs a server of its own starts {members}"),
-            None => eprintln!("etcd: no test can start a server of its own: no image, no program"),
-        }
+        eprintln!("etcd: a test that needs a server of its own starts {}", provided.members);
     }
     Ok(provided)
 }
 
-fn first_that_works() -> anyhow::Result<Provided> {
+fn first_that_works(profile: Profile) -> anyhow::Result<Provided> {
     let docker = match from_docker() {
         Ok(provided) => return Ok(provided),
         Err(error) => error,
     };
     eprintln!("etcd: not from docker: {docker:#}");
-    match from_binary() {
+    let binary = match from_binary() {
+        Ok(provided) => return Ok(provided),
+        Err(error) => error,
+    };
+    eprintln!("etcd: not from a binary: {binary:#}");
+    match from_embed(profile) {
         Ok(provided) => Ok(provided),
-        Err(binary) => bail!(
+        Err(embed) => bail!(
             "no etcd to be had\n  \
              docker: {docker:#}\n  \
-             binary: {binary:#}\n\
+             binary: {binary:#}\n  \
+             embed: {embed:#}\n\
              Start Docker, or install etcd (Debian: etcd-server, Homebrew: etcd), or set ETCD_ENDPOINTS to one that runs."
         ),
     }
@@ -198,6 +212,12 @@ fn from_binary() -> anyhow::Result<Provided> {
     provided(server, endpoint, Kind::Binary, Members::Binary { path })
 }
 
+fn from_embed(profile: Profile) -> anyhow::Result<Provided> {
+    let program = embed::build(profile)?;
+    let (server, endpoint) = embed::start(&program)?;
+    provided(server, endpoint, Kind::Embed, Members::Embed)
+}
+
 fn provided(
     server: server::Server,
     endpoint: String,
@@ -205,7 +225,7 @@ fn provided(
     members: Members,
 ) -> anyhow::Result<Provided> {
     let version = http::version(&endpoint)?;
-    Ok(Provided { endpoints: vec![endpoint], kind, version, members: Some(members), _server: Some(server) })
+    Ok(Provided { endpoints: vec![endpoint], kind, version, members, _server: Some(server) })
 }
 
 fn from_url(endpoints: Vec<String>) -> anyhow::Result<Provided> {
@@ -223,8 +243,11 @@ fn from_url(endpoints: Vec<String>) -> anyhow::Result<Provided> {
         None => engine.held(),
     });
     let members = match image {
-        Ok(image) => Some(Members::Docker { image }),
-        Err(_) => binary::find(variable(BINARY)).ok().map(|path| Members::Binary { path }),
+        Ok(image) => Members::Docker { image },
+        Err(_) => match binary::find(variable(BINARY)) {
+            Ok(path) => Members::Binary { path },
+            Err(_) => Members::Embed,
+        },
     };
     Ok(Provided { endpoints, kind: Kind::Url, version, members, _server: None })
 }
@@ -233,7 +256,9 @@ fn endpoints(urls: &str) -> anyhow::Result<Vec<String>> {
     let urls: Vec<String> = urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect();
     for url in &urls {
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            bail!("`{url}` is neither docker, nor binary, nor a URL such as http://127.0.0.1:2379");
+            bail!(
+                "`{url}` is neither docker, nor binary, nor embed, nor a URL such as http://127.0.0.1:2379"
+            );
         }
     }
     Ok(urls)

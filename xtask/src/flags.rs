@@ -16,7 +16,8 @@ Usage: cargo xtask <command> [flags]
 Commands:
   test [-p <crate>]... [--etcd <where>] [-- <filter and test flags>]
         Starts an etcd and runs every test against it, those that plain `cargo test` ignores included,
-        through cargo-nextest when it is installed. With a filter, doctests are left out.
+        through cargo-nextest when it is installed. With a filter, doctests are left out. On the embedded
+        server, tests that need a real etcd are skipped and counted.
   test --seed <n> [-p <crate>]... [-- <filter and test flags>]
         Plays one seed of the seeded tests again and tells what happened. Needs no etcd.
   demo [--workers <N>] [--kill] [--input <folder>] [--etcd <where>]
@@ -33,8 +34,10 @@ Where etcd comes from:
   --etcd docker    a container, by testcontainers; the image is $SERENO_ETCD_IMAGE, else one that the
                    daemon holds already, else the public one is pulled
   --etcd binary    a child process; the program is $SERENO_ETCD_BIN, else `etcd` on PATH
+  --etcd embed     this workspace's own server, sereno-embed, which is built and needs nothing on the machine;
+                   it is one member, in memory, and no real etcd
   --etcd <URLs>    one that runs already: http://host:port, several separated by commas
-  Without the flag: $ETCD_ENDPOINTS when set, else docker, else binary, whichever works first.";
+  Without the flag: $ETCD_ENDPOINTS when set, else docker, binary, embed, whichever works first.";
 
 /// What `cargo xtask bench` starts in a build with the feature `bench`.
 pub(crate) const MEASURE: &str = "bench-measure";

@@ -1,9 +1,11 @@
 //! Project commands: `cargo xtask <command>`. One file per command; the text a user sees is in `flags.rs`.
 
 mod bench;
+mod code;
 mod demo;
 mod etcd;
 mod flags;
+mod ignored;
 mod outcome;
 mod runner;
 mod test;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, exit};
+use std::process::{Command, Stdio, exit};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -20,19 +20,29 @@ static WATCH: OnceLock<()> = OnceLock::new();
 /// SIGTERM and SIGHUP are passed on to it. So is SIGINT, unless a terminal has sent it, which then has reached the
 /// command too. With no command running any of them ends this process.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<u8> {
+    finish(command).map(|(code, _)| code)
+}
+
+/// As [`run`], and returns what the command wrote to its standard output, which nobody sees meanwhile.
+pub(crate) fn read(command: &mut Command) -> anyhow::Result<(u8, String)> {
+    let (code, written) = finish(command.stdout(Stdio::piped()))?;
+    Ok((code, String::from_utf8_lossy(&written).into_owned()))
+}
+
+fn finish(command: &mut Command) -> anyhow::Result<(u8, Vec<u8>)> {
     watch_signals()?;
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
     set_running(Pid::from_raw(child.id().try_into()?));
-    let status = child.wait();
+    let output = child.wait_with_output();
     set_running(None);
-    let status = status.with_context(|| format!("cannot wait for {name}"))?;
-    let code = match (status.code(), status.signal()) {
+    let output = output.with_context(|| format!("cannot wait for {name}"))?;
+    let code = match (output.status.code(), output.status.signal()) {
         (Some(code), _) => code,
         (None, Some(signal)) => 128 + signal,
         (None, None) => 1,
     };
-    Ok(u8::try_from(code).unwrap_or(1))
+    Ok((u8::try_from(code).unwrap_or(1), output.stdout))
 }
 
 fn set_running(pid: Option<Pid>) {
@@ -74,6 +84,12 @@ mod tests {
         for code in [0, 3, 101] {
             assert_eq!(run(Command::new("sh").args(["-c", &format!("exit {code}")])).unwrap(), code);
         }
+    }
+
+    #[test]
+    fn what_a_command_writes_can_be_read() {
+        let (code, written) = read(Command::new("sh").args(["-c", "echo a; echo b; exit 4"])).unwrap();
+        assert_eq!((code, written.as_str()), (4, "a\nb\n"));
     }
 
     #[test]

@@ -1,28 +1,24 @@
-//! `cargo xtask test`: every test, those that need an etcd included, against a real one.
+//! `cargo xtask test`: every test, those that need an etcd included, against one.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::etcd;
+use crate::etcd::{self, Members, Profile};
 use crate::flags::Test;
+use crate::ignored::{self, LeftOut};
 use crate::outcome::Outcome;
-use crate::workspace::Package;
 use crate::{runner, workspace};
-
-/// What a test file names that starts servers of its own.
-const STARTERS: [&str; 2] = ["Member", "Cluster"];
 
 /// The test binaries that are driven by seeds, and what tells them to try one seed alone.
 const SEEDED: &str = "seeded";
 const SEED: &str = "SERENO_SEED";
 
-/// Runs the tests and returns the runner's exit code. Its summary is the last thing printed.
+/// Runs the tests and returns the runner's exit code. Its summary is the last thing printed, but for what was skipped.
 pub(crate) fn run(flags: &Test) -> Outcome {
     if let Some(seed) = flags.seed {
         return runner::run(&mut replay(flags, seed));
     }
-    let etcd = etcd::provide(&flags.etcd)?;
+    let etcd = etcd::provide(&flags.etcd, Profile::Dev)?;
     // Doctests first: nextest does not run them, and its summary shall come last.
     if flags.rest.is_empty()
         && let Some(mut doctests) = doctests(&flags.packages)
@@ -34,25 +30,44 @@ pub(crate) fn run(flags: &Test) -> Outcome {
         }
     }
     let left_out = match etcd.members {
-        Some(_) => Vec::new(),
-        None => starters(&workspace::packages()?),
+        Members::Docker { .. } | Members::Binary { .. } => Vec::new(),
+        Members::Embed => left_out(&flags.packages)?,
     };
-    if !left_out.is_empty() {
-        let names: Vec<String> = left_out.iter().map(|(package, test)| format!("{package}/{test}")).collect();
-        eprintln!(
-            "skipped: {} test binaries, which start servers of their own (install etcd or Docker): {}",
-            names.len(),
-            names.join(" ")
-        );
-    }
     let mut tests = if workspace::has_subcommand("nextest") {
         nextest(flags, &left_out)
     } else {
         eprintln!("cargo-nextest is not installed: running `cargo test`, which stops no test that hangs");
-        libtest(flags, &left_out)?
+        libtest(flags, &left_out)
     };
     etcd.export(&mut tests);
-    runner::run(&mut tests)
+    let code = runner::run(&mut tests)?;
+    if !left_out.is_empty() {
+        eprintln!("{}", skipped(&left_out));
+    }
+    Ok(code)
+}
+
+/// The tests of the wanted packages that the embedded server cannot serve.
+fn left_out(packages: &[String]) -> anyhow::Result<Vec<LeftOut>> {
+    let mut wanted = workspace::packages()?;
+    wanted.retain(|package| packages.is_empty() || packages.contains(&package.name));
+    ignored::need_a_real_etcd(&wanted)
+}
+
+/// How many were not run, and for want of what, the most frequent first.
+fn skipped(left_out: &[LeftOut]) -> String {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for test in left_out {
+        *reasons.entry(&test.why).or_default() += 1;
+    }
+    let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let reasons: Vec<String> = reasons.iter().map(|(why, count)| format!("{why} {count}")).collect();
+    format!(
+        "skipped: {} tests that need a real etcd (install etcd or start Docker): {}",
+        left_out.len(),
+        reasons.join(", ")
+    )
 }
 
 /// One seed, with what it prints. The server it needs is in the test itself.
@@ -76,44 +91,46 @@ fn doctests(packages: &[String]) -> Option<Command> {
     Some(command)
 }
 
-/// The test binaries, with their packages, that start servers of their own.
-fn starters(packages: &[Package]) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for package in packages {
-        for target in package.targets.iter().filter(|target| target.kind == "test") {
-            let source = fs::read_to_string(&target.source).unwrap_or_default();
-            let mut words = source.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
-            if words.any(|word| STARTERS.contains(&word)) {
-                found.push((package.name.clone(), target.name.clone()));
-            }
-        }
-    }
-    found
-}
-
-fn nextest(flags: &Test, left_out: &[(String, String)]) -> Command {
+fn nextest(flags: &Test, left_out: &[LeftOut]) -> Command {
     let mut command = workspace::cargo();
     command.args(["nextest", "run", "--run-ignored", "all"]).args(selection(&flags.packages));
     if !left_out.is_empty() {
         // Its summary counts what the expression leaves out as skipped.
-        let one = |(package, test): &(String, String)| format!("(package(={package}) & binary(={test}))");
-        let all: Vec<String> = left_out.iter().map(one).collect();
-        command.args(["-E", &format!("not ({})", all.join(" | "))]);
+        command.args(["-E", &all_but(left_out)]);
     }
     command.arg("--").args(&flags.rest);
     command
 }
 
-fn libtest(flags: &Test, left_out: &[(String, String)]) -> anyhow::Result<Command> {
+/// A nextest expression, one term per test binary.
+fn all_but(left_out: &[LeftOut]) -> String {
+    let mut binaries: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for test in left_out {
+        let names = binaries.entry((&test.package, &test.binary)).or_default();
+        names.push(format!("test(={})", test.name));
+    }
+    let terms: Vec<String> = binaries
+        .iter()
+        .map(|((package, binary), names)| {
+            format!("(package(={package}) & binary(={binary}) & ({}))", names.join(" | "))
+        })
+        .collect();
+    format!("not ({})", terms.join(" | "))
+}
+
+fn libtest(flags: &Test, left_out: &[LeftOut]) -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--no-fail-fast"]).args(selection(&flags.packages));
-    if left_out.is_empty() {
-        command.arg("--all-targets");
-    } else {
-        command.args(targets_without(&flags.packages, left_out)?);
+    command.args(["--all-targets", "--", "--include-ignored", "--test-threads=2"]);
+    for test in left_out {
+        command.args(["--skip", &test.name]);
     }
-    command.args(["--", "--include-ignored", "--test-threads=2"]).args(&flags.rest);
-    Ok(command)
+    if !left_out.is_empty() && flags.rest.is_empty() {
+        // It is about filters as well, and those are for the user to shorten.
+        command.arg("--exact");
+    }
+    command.args(&flags.rest);
+    command
 }
 
 fn selection(packages: &[String]) -> Vec<String> {
@@ -123,34 +140,9 @@ fn selection(packages: &[String]) -> Vec<String> {
     packages.iter().flat_map(|name| ["--package".to_owned(), name.clone()]).collect()
 }
 
-/// `cargo test` can name the targets it wants, not those it does not want, and has no names for one package alone: what is
-/// left out of one is left out of all.
-fn targets_without(packages: &[String], left_out: &[(String, String)]) -> anyhow::Result<Vec<String>> {
-    let unwanted = |name: &str| left_out.iter().any(|(_, test)| test == name);
-    let mut arguments = BTreeSet::from(["--bins".to_owned()]);
-    for package in workspace::packages()? {
-        if !packages.is_empty() && !packages.contains(&package.name) {
-            continue;
-        }
-        for target in package.targets {
-            match target.kind.as_str() {
-                "lib" => {
-                    arguments.insert("--lib".to_owned());
-                }
-                "test" if !unwanted(&target.name) => {
-                    arguments.insert(format!("--test={}", target.name));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(arguments.into_iter().collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::Target;
 
     fn words(command: &Command) -> Vec<String> {
         command.get_args().map(|word| word.to_str().unwrap().to_owned()).collect()
@@ -164,17 +156,27 @@ mod tests {
         }
     }
 
-    fn faults() -> Vec<(String, String)> {
-        vec![("a".to_owned(), "faults".to_owned()), ("b".to_owned(), "once".to_owned())]
+    fn left_out(list: [[&str; 4]; 3]) -> Vec<LeftOut> {
+        let owned = list.map(|words| words.map(str::to_owned));
+        owned.map(|[package, binary, name, why]| LeftOut { package, binary, name, why }).into()
+    }
+
+    fn three() -> Vec<LeftOut> {
+        left_out([
+            ["a", "faults", "x", "TLS"],
+            ["a", "faults", "y", "three members"],
+            ["b", "once", "z", "TLS"],
+        ])
     }
 
     #[test]
     fn everything_is_run_unless_packages_are_named() {
         let all = words(&nextest(&flags(&[], &[]), &[]));
         assert_eq!(all, ["nextest", "run", "--run-ignored", "all", "--workspace", "--"]);
-        let some = nextest(&flags(&["a", "b"], &["some_test"]), &faults());
+        let some = nextest(&flags(&["a", "b"], &["some_test"]), &three());
         let expected = "nextest run --run-ignored all --package a --package b \
-            -E not ((package(=a) & binary(=faults)) | (package(=b) & binary(=once))) -- some_test";
+            -E not ((package(=a) & binary(=faults) & (test(=x) | test(=y))) | \
+            (package(=b) & binary(=once) & (test(=z)))) -- some_test";
         assert_eq!(words(&some).join(" "), expected);
     }
 
@@ -191,36 +193,26 @@ mod tests {
 
     #[test]
     fn cargo_test_runs_ignored_tests_and_takes_the_filter_last() {
-        let command = libtest(&flags(&["a"], &["some_test"]), &[]).unwrap();
+        let command = libtest(&flags(&["a"], &["some_test"]), &[]);
         let expected =
             "test --no-fail-fast --package a --all-targets -- --include-ignored --test-threads=2 some_test";
         assert_eq!(words(&command).join(" "), expected);
     }
 
     #[test]
-    fn cargo_test_without_members_names_every_target_but_those_that_start_some() {
-        let words = words(&libtest(&flags(&[], &[]), &faults()).unwrap());
-        assert!(words.contains(&"--lib".to_owned()) && words.contains(&"--bins".to_owned()), "{words:?}");
-        assert!(words.contains(&"--test=stopped".to_owned()), "{words:?}");
-        assert!(!words.iter().any(|word| word == "--test=faults" || word == "--all-targets"), "{words:?}");
+    fn cargo_test_leaves_tests_out_by_name_exactly_unless_a_filter_is_given() {
+        let start = "test --no-fail-fast --workspace --all-targets -- --include-ignored --test-threads=2";
+        let all = words(&libtest(&flags(&[], &[]), &three())).join(" ");
+        assert_eq!(all, format!("{start} --skip x --skip y --skip z --exact"));
+        let some = words(&libtest(&flags(&[], &["lease"]), &three())).join(" ");
+        assert_eq!(some, format!("{start} --skip x --skip y --skip z lease"));
     }
 
     #[test]
-    fn a_test_binary_that_starts_members_is_known_by_its_source() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = |name: &str, text: &str| {
-            let source = folder.path().join(format!("{name}.rs"));
-            fs::write(&source, text).unwrap();
-            Target { name: name.to_owned(), kind: "test".to_owned(), source }
-        };
-        let targets = vec![
-            target("plain", "use sereno_testkit::shared; // no Members here"),
-            target("one", "let member = Member::single().await;"),
-            target("three", "Cluster::start(3)"),
-        ];
-        let package = Package { name: "a".to_owned(), targets };
-        let found: Vec<String> = starters(&[package]).into_iter().map(|(_, test)| test).collect();
-        assert_eq!(found, ["one", "three"]);
+    fn what_is_skipped_is_counted_by_reason() {
+        let text = skipped(&three());
+        assert!(text.starts_with("skipped: 3 tests that need a real etcd"), "{text}");
+        assert!(text.ends_with(": TLS 2, three members 1"), "{text}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn sees(tail: &mut Tail, revision: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn calls_watches_and_sessions_outlive_many_tokens() {
     let ttl = Duration::from_secs(2);
     let stage = Stage::set(Some(ttl)).await;
@@ -90,7 +90,7 @@ async fn calls_watches_and_sessions_outlive_many_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn a_member_that_restarts_forgets_its_tokens_and_nobody_minds() {
     let stage = Stage::set(None).await;
     let client = stage.client().await;
@@ -112,7 +112,7 @@ async fn a_member_that_restarts_forgets_its_tokens_and_nobody_minds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn a_wrong_password_or_user_is_a_typed_error_at_once_and_asked_once() {
     let stage = Stage::set(None).await;
     let refused = |user: &str, password: &str| stage.options().credentials(user, password);
@@ -143,7 +143,7 @@ async fn a_wrong_password_or_user_is_a_typed_error_at_once_and_asked_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn what_is_forbidden_is_a_typed_error_for_calls_and_watches_and_hurts_no_other_watch() {
     let stage = Stage::set(None).await;
     let proxy = Proxy::to(stage.member.endpoint()).await;
@@ -183,7 +183,7 @@ async fn what_is_forbidden_is_a_typed_error_for_calls_and_watches_and_hurts_no_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn permission_that_is_taken_away_ends_calls_with_the_reason() {
     let stage = Stage::set(None).await;
     let client = stage.client().await;
@@ -198,7 +198,7 @@ async fn permission_that_is_taken_away_ends_calls_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn authentication_switched_on_underneath_a_running_client_is_typed() {
     let member = Member::builder().flag("--bcrypt-cost=4").start_one().await;
     let namespace = fresh_namespace("auth");
@@ -211,7 +211,7 @@ async fn authentication_switched_on_underneath_a_running_client_is_typed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn no_secret_shows_in_debug_or_errors_and_none_is_sent_in_plain_text_to_strangers() {
     let stage = Stage::set(None).await;
     let client = stage.client().await;

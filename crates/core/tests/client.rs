@@ -73,7 +73,7 @@ async fn raw_failures(endpoints: &[String], calls: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn a_dead_or_stopped_member_costs_one_call_at_the_onset_and_then_none() {
     let cluster = Cluster::start(3).await;
     let endpoints = cluster.endpoints();
@@ -110,7 +110,7 @@ async fn a_dead_or_stopped_member_costs_one_call_at_the_onset_and_then_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn a_restored_member_is_used_again_when_it_is_needed() {
     let cluster = Cluster::start(3).await;
     let endpoints = [cluster.member(0).endpoint(), cluster.member(1).endpoint()];
@@ -131,7 +131,7 @@ async fn a_restored_member_is_used_again_when_it_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn after_the_loss_of_the_leader_writes_succeed_again_in_bounded_time() {
     let cluster = Cluster::start(3).await;
     let client = Client::connect_with(cluster.endpoints(), options()).await.unwrap();
@@ -152,7 +152,7 @@ async fn after_the_loss_of_the_leader_writes_succeed_again_in_bounded_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn with_every_member_down_calls_end_in_time_with_a_typed_error_and_work_again_afterwards() {
     let cluster = Cluster::start(3).await;
     let deadline = Duration::from_secs(1);

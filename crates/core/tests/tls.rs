@@ -37,7 +37,7 @@ async fn all_works(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn tls_and_mutual_tls_work() {
     let material = TlsMaterial::generate();
     let ca = || Tls::default().ca_pem(&material.ca.cert_pem);
@@ -86,7 +86,7 @@ fn cause(error: &Error) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn an_authority_that_is_not_trusted_is_refused() {
     let material = TlsMaterial::generate();
     let member = Member::builder().tls(&material).start_one().await;
@@ -95,7 +95,7 @@ async fn an_authority_that_is_not_trusted_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn a_server_certificate_that_has_ended_or_names_somebody_else_is_refused() {
     let material = TlsMaterial::generate();
     let ca = || Tls::default().ca_pem(&material.ca.cert_pem);
@@ -109,7 +109,7 @@ async fn a_server_certificate_that_has_ended_or_names_somebody_else_is_refused()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn a_client_certificate_that_is_missing_or_wrong_is_refused() {
     let material = TlsMaterial::generate();
     let ca = || Tls::default().ca_pem(&material.ca.cert_pem);
@@ -121,7 +121,7 @@ async fn a_client_certificate_that_is_missing_or_wrong_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn plain_text_to_a_tls_port_and_tls_to_a_plain_one_end_typed_and_in_time() {
     let material = TlsMaterial::generate();
     let secure = Member::builder().tls(&material).start_one().await;
@@ -146,7 +146,7 @@ async fn plain_text_to_a_tls_port_and_tls_to_a_plain_one_end_typed_and_in_time()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn no_key_shows_in_debug() {
     let material = TlsMaterial::generate();
     let member = Member::builder().mtls(&material).start_one().await;

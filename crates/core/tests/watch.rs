@@ -164,7 +164,7 @@ async fn thousands_of_transactions_arrive_whole_and_once_while_connections_break
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn nothing_is_lost_or_doubled_while_every_member_is_killed_and_restarted() {
     let cluster = Cluster::start(3).await;
     let oracle = cluster.oracle().await;
@@ -326,7 +326,7 @@ async fn a_silent_stream_to_the_only_member_is_replaced_when_the_wire_is_back() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn a_stopped_member_and_an_isolated_one_are_left_by_their_watches() {
     let cluster = Cluster::builder().size(3).splittable().start().await;
     for fault in ["stopped follower", "isolated follower", "stopped leader"] {

@@ -72,7 +72,7 @@ async fn a_backlog_of_twenty_values_of_one_mebibyte_arrives_completely() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: etcd's flags"]
 async fn revisions_that_etcd_splits_into_fragments_are_delivered_whole() {
     // Fragments are cut where the size of a request may end: 4 MiB and 512 KiB here.
     let member = Member::builder().flag("--max-request-bytes=4194304").start_one().await;

@@ -50,7 +50,7 @@ async fn watches(member: &Member, streams: f64, watchers: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: memory of its own"]
 async fn five_thousand_watched_names_share_one_stream_and_dropping_them_frees_the_server() {
     const NAMES: usize = 5000;
     let _alone = ALONE.lock().await;
@@ -90,7 +90,7 @@ async fn five_thousand_watched_names_share_one_stream_and_dropping_them_frees_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: memory of its own"]
 async fn what_a_stalled_consumer_has_not_read_stays_in_etcd_and_not_in_memory() {
     const VALUES: u8 = 64;
     let _alone = ALONE.lock().await;

@@ -155,7 +155,7 @@ async fn etcd_killed_and_restarted_in_the_middle_of_load_loses_and_doubles_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn the_leader_killed_in_the_middle_of_load_loses_and_doubles_nothing() {
     let cluster = Cluster::start(3).await;
     let mut place = Place::at("counter-leader", cluster.endpoints());

@@ -29,7 +29,7 @@ async fn a_single_member_takes_writes_and_tells_its_version() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: data on disk"]
 async fn a_dropped_member_is_gone_with_its_data() {
     let member = Member::single().await;
     let (endpoint, data) = (member.endpoint(), member.data_dir().to_path_buf());
@@ -41,7 +41,7 @@ async fn a_dropped_member_is_gone_with_its_data() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: data on disk"]
 async fn a_given_data_directory_outlives_the_member() {
     let folder = tempfile::tempdir().unwrap();
     let member = Member::builder().data_dir(folder.path()).fsync(true).start_one().await;
@@ -53,7 +53,7 @@ async fn a_given_data_directory_outlives_the_member() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn three_members_agree_on_one_leader() {
     let started = Instant::now();
     let cluster = Cluster::start(3).await;
@@ -126,7 +126,7 @@ async fn metrics_count_watchers_and_proposals() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: etcd's flags"]
 async fn options_reach_the_member() {
     let member = Member::builder().quota_backend_bytes(100_000).flag("--max-txn-ops=3").start_one().await;
     let mut client = member.oracle().await.client();
@@ -142,7 +142,7 @@ async fn options_reach_the_member() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn authentication_separates_prefixes_and_survives_a_restart() {
     let member =
         Member::builder().auth_token_ttl(Duration::from_secs(2)).flag("--bcrypt-cost=4").start_one().await;
@@ -177,7 +177,7 @@ fn show(identity: &sereno_testkit::Identity) -> etcd_client::Identity {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn tls_lets_in_who_trusts_the_right_authority() {
     let material = TlsMaterial::generate();
     let member = Member::builder().tls(&material).start_one().await;
@@ -188,7 +188,7 @@ async fn tls_lets_in_who_trusts_the_right_authority() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn mutual_tls_lets_in_who_shows_a_good_certificate() {
     let material = TlsMaterial::generate();
     let cluster = Cluster::builder().size(3).mtls(&material).start().await;
@@ -201,7 +201,7 @@ async fn mutual_tls_lets_in_who_shows_a_good_certificate() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: TLS"]
 async fn a_bad_server_certificate_is_served_as_asked_and_refused_by_clients() {
     let material = TlsMaterial::generate();
     for bad in [&material.expired_server, &material.wrong_san_server] {

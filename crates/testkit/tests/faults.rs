@@ -81,7 +81,7 @@ async fn a_wiped_member_comes_back_empty_at_the_same_address() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn a_cluster_survives_its_leader_killed_and_its_leader_frozen() {
     let cluster = Cluster::start(3).await;
     cluster.oracle().await.put("k", "1").await;
@@ -98,7 +98,7 @@ async fn a_cluster_survives_its_leader_killed_and_its_leader_frozen() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn a_cluster_survives_rolling_restarts_and_a_blackout() {
     let cluster = Cluster::start(3).await;
     cluster.oracle().await.put("k", "1").await;
@@ -202,7 +202,7 @@ async fn a_flaky_wire_makes_naive_retries_count_twice() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn an_isolated_leader_answers_clients_and_cannot_write() {
     let cluster = Cluster::builder().size(3).splittable().start().await;
     let old = cluster.leader().await;
@@ -226,7 +226,7 @@ async fn an_isolated_leader_answers_clients_and_cannot_write() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: three members"]
 async fn an_isolated_follower_leaves_the_others_undisturbed() {
     let cluster = Cluster::builder().size(3).splittable().start().await;
     let leader = cluster.leader().await;

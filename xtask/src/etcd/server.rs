@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use super::binary::Process;
 use super::docker::Container;
+use super::embed::Embedded;
 
 /// A server of ours. Dropping it stops and removes it.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(super) enum Server {
     Container(#[expect(dead_code, reason = "held for its Drop")] Box<Container>),
     /// A child process.
     Process(#[expect(dead_code, reason = "held for its Drop")] Process),
+    /// Our own server as a child process.
+    Embedded(#[expect(dead_code, reason = "held for its Drop")] Embedded),
 }
 
 /// The loopback ports of a server.

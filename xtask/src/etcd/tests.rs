@@ -29,6 +29,7 @@ fn server(answer: &'static str) -> (String, JoinHandle<String>) {
 fn a_choice_is_a_word_or_urls() {
     assert_eq!("docker".parse::<Choice>().unwrap(), Choice::Docker);
     assert_eq!("binary".parse::<Choice>().unwrap(), Choice::Binary);
+    assert_eq!("embed".parse::<Choice>().unwrap(), Choice::Embed);
     let urls = "http://a:1/, https://b:2".parse::<Choice>().unwrap();
     assert_eq!(urls, Choice::Url(vec!["http://a:1".to_owned(), "https://b:2".to_owned()]));
     assert!("podman".parse::<Choice>().unwrap_err().to_string().contains("podman"));
@@ -66,7 +67,7 @@ fn the_wait_is_bounded() {
 
 #[test]
 fn nothing_answering_at_a_url_is_an_error_and_no_reason_to_look_elsewhere() {
-    let error = provide(&Choice::Url(vec!["http://127.0.0.1:1".to_owned()])).unwrap_err();
+    let error = provide(&Choice::Url(vec!["http://127.0.0.1:1".to_owned()]), Profile::Dev).unwrap_err();
     assert!(error.to_string().contains("no etcd answers at http://127.0.0.1:1"), "{error:#}");
 }
 
@@ -85,10 +86,10 @@ fn a_command_learns_the_endpoints_and_how_to_start_members() {
     };
     let urls = "http://a:1,http://b:2";
     let image = Members::Docker { image: "etcd:1".to_owned() };
-    assert_eq!(exported(Some(image)), [urls, "docker", "etcd:1", ""]);
+    assert_eq!(exported(image), [urls, "docker", "etcd:1", ""]);
     let program = Members::Binary { path: "/bin/etcd".into() };
-    assert_eq!(exported(Some(program)), [urls, "binary", "", "/bin/etcd"]);
-    assert_eq!(exported(None), [urls, "", "", ""]);
+    assert_eq!(exported(program), [urls, "binary", "", "/bin/etcd"]);
+    assert_eq!(exported(Members::Embed), [urls, "embed", "", ""]);
 }
 
 #[test]
@@ -112,13 +113,17 @@ fn a_named_program_that_is_none_is_an_error() {
 
 #[test]
 #[ignore = "needs etcd: cargo xtask test"]
-fn a_container_or_process_is_gone_when_it_is_dropped() {
-    let start = match provide(&Choice::Auto).unwrap().members {
-        Some(Members::Docker { .. }) => Choice::Docker,
-        Some(Members::Binary { .. }) => Choice::Binary,
-        None => return eprintln!("skipped: no server can be started here"),
+fn a_server_is_gone_when_it_is_dropped() {
+    // Of the kind that this test run is about.
+    let choice = match variable(KIND) {
+        Some(kind) => kind.parse().unwrap(),
+        None => match provide(&Choice::Auto, Profile::Dev).unwrap().members {
+            Members::Docker { .. } => Choice::Docker,
+            Members::Binary { .. } => Choice::Binary,
+            Members::Embed => Choice::Embed,
+        },
     };
-    let provided = provide(&start).unwrap();
+    let provided = provide(&choice, Profile::Dev).unwrap();
     let endpoint = provided.endpoints.first().unwrap().clone();
     assert_eq!(http::version(&endpoint).unwrap(), provided.version);
     drop(provided);

@@ -92,7 +92,7 @@ impl Workspace {
                 ("src/handle.rs", HANDLE),
                 ("src/keys.rs", ""),
                 ("src/error.rs", ""),
-                ("tests/basic.rs", "#[ignore = \"needs etcd\"]\nfn a() { sleep(1); }\n"),
+                ("tests/basic.rs", "#[ignore = \"needs a real etcd: TLS\"]\nfn a() { sleep(1); }\n"),
                 ("tests/contention.rs", ""),
                 ("tests/faults.rs", ""),
             ] {

@@ -3,7 +3,8 @@
 use toml::{Table, Value};
 
 use super::tree::{Tree, room};
-use super::{Finding, code, line_of};
+use super::{Finding, line_of};
+use crate::code;
 
 /// Rooms that may name the etcd client and what it is made of.
 const CLIENT_ROOMS: [&str; 3] = ["core", "embed", "testkit"];

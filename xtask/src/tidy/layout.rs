@@ -1,7 +1,8 @@
 //! `layout` and `skeleton`: what lies where.
 
+use super::Finding;
 use super::tree::Tree;
-use super::{Finding, code};
+use crate::code;
 
 const TOP: [&str; 7] = ["Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "crates", "examples", "xtask"];
 const HEADINGS: [&str; 6] = ["Example", "Guarantees", "Keys", "Options", "Cost", "See also"];

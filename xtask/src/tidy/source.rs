@@ -1,7 +1,9 @@
 //! `time`, `queues`, `length` and `honesty`: what source files say.
 
+use super::Finding;
 use super::tree::{File, Tree};
-use super::{Finding, code};
+use crate::code;
+use crate::ignored::{self, Need};
 
 const WARN_ABOVE: usize = 400;
 const FAIL_ABOVE: usize = 500;
@@ -10,6 +12,8 @@ const TIMESTAMP: &str = "// tidy: payload timestamp";
 const WAITS: [&str; 4] = ["sleep", "sleep_until", "interval", "interval_at"];
 const RETRIES: [&str; 9] =
     ["retry", "retries", "retried", "retrying", "retryable", "backoff", "backoffs", "attempt", "attempts"];
+const UNEXPLAINED: &str = "an ignored test says one of `needs etcd: cargo xtask test`, `needs a real etcd: <why>` \
+    and `entry of child processes`";
 // In two halves, for this file is checked as well.
 const UNFINISHED: &str = concat!("FIX", "ME");
 
@@ -68,10 +72,17 @@ fn honesty(path: &str, file: &File) -> Vec<Finding> {
             find(line, &format!("`{name}!` is unfinished"));
         }
     }
-    for (index, line) in file.code.lines().enumerate() {
-        let line: String = line.split_whitespace().collect();
-        if line.contains("#[ignore]") || line.contains("#[ignore=\"\"]") {
-            find(index + 1, "an ignored test says why: #[ignore = \"…\"]");
+    for test in ignored::ignored(&file.text, &file.code) {
+        match test.need {
+            None => find(test.line, UNEXPLAINED),
+            // Names and binaries are all that test runners have to leave one out by.
+            Some(Need::RealEtcd(_)) if !(test.at_top && is_test_binary(path)) => {
+                find(
+                    test.line,
+                    "a test that needs a real etcd stands at the top of a file of its crate's `tests`",
+                );
+            }
+            Some(_) => {}
         }
     }
     for (index, line) in file.text.lines().enumerate() {
@@ -85,6 +96,11 @@ fn honesty(path: &str, file: &File) -> Vec<Finding> {
     });
     findings.extend(fences(path, docs));
     findings
+}
+
+/// Whether a path is the first source file of a test binary: `crates/counter/tests/faults.rs`.
+fn is_test_binary(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(folder, _)| folder.rsplit('/').next() == Some("tests"))
 }
 
 /// Code blocks that are not even compiled.

@@ -225,11 +225,35 @@ fn a_manifest_is_complete() {
 }
 
 #[test]
-fn an_ignored_test_says_why() {
-    for attribute in ["#[ignore]", "#[ ignore ]", "#[ignore = \"\"]"] {
+fn an_ignored_test_says_what_it_needs() {
+    for reason in ["needs etcd: cargo xtask test", "needs a real etcd: TLS", "entry of child processes"] {
+        let text = format!("#[test]\n#[ignore = \"{reason}\"]\nfn a() {{}}\n");
+        Workspace::clean().put("crates/counter/tests/faults.rs", &text).finds(&[]);
+    }
+    for attribute in [
+        "#[ignore]",
+        "#[ ignore ]",
+        "#[ignore = \"\"]",
+        "#[ignore = \"slow\"]",
+        "#[ignore = \"needs etcd\"]",
+        "#[ignore = \"needs a real etcd: \"]",
+    ] {
         Workspace::clean()
             .put("crates/counter/tests/faults.rs", &format!("#[test]\n{attribute}\nfn a() {{}}\n"))
             .finds(&["crates/counter/tests/faults.rs:2: honesty: an ignored test"]);
+    }
+}
+
+#[test]
+fn a_test_that_needs_a_real_etcd_can_be_left_out_by_its_name() {
+    let test = "#[ignore = \"needs a real etcd: TLS\"]\nfn a() {}\n";
+    for (path, text, line) in [
+        ("crates/counter/tests/faults.rs", format!("mod m {{\n    {test}}}\n"), 2),
+        ("crates/counter/tests/common/mod.rs", test.to_owned(), 1),
+        ("crates/core/src/lib.rs", test.to_owned(), 1),
+    ] {
+        let expected = format!("{path}:{line}: honesty: a test that needs a real etcd stands");
+        Workspace::clean().put(path, &text).finds(&[&expected]);
     }
 }
 

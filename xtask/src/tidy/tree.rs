@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::Context;
 use toml::Table;
 
-use super::{code, display};
+use super::display;
+use crate::code;
 
 /// Crates that are no recipe.
 const FOUNDATIONS: [&str; 4] = ["core", "sp", "embed", "testkit"];

@@ -4,7 +4,7 @@
 const INSIDE: char = '~';
 
 /// `text` with comments replaced by spaces and the insides of strings and characters by `~`, every line in its place.
-pub(super) fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let mut source = Source { left: text.chars().collect(), at: 0, code: String::with_capacity(text.len()) };
     while let Some(letter) = source.peek(0) {
         match (letter, source.peek(1)) {
@@ -20,7 +20,7 @@ pub(super) fn blank(text: &str) -> String {
 }
 
 /// The names in code, each with its line counted from one and what follows it.
-pub(super) fn names(code: &str) -> impl Iterator<Item = (usize, &str, &str)> {
+pub(crate) fn names(code: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     code.lines().enumerate().flat_map(|(index, line)| {
         let mut rest = line;
         std::iter::from_fn(move || {
@@ -34,7 +34,7 @@ pub(super) fn names(code: &str) -> impl Iterator<Item = (usize, &str, &str)> {
 }
 
 /// Whether a letter can be part of a name.
-pub(super) fn is_name(letter: char) -> bool {
+pub(crate) fn is_name(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
