@@ -29,7 +29,7 @@ async fn ten_thousand_increments_with_replies_dropped_at_random_count_exactly() 
     for seed in 0..SESSIONS {
         let proxy = Proxy::to(member.endpoint()).await;
         let session = place.session_at(vec![proxy.endpoint()]).await;
-        proxy.set(Mode::Flaky(Flaky::new(0.06, seed as u64).lose_request(0.02))).await;
+        proxy.set(Mode::Flaky(Flaky::new(0.08, seed as u64).lose_request(0.02))).await;
         let counter = Counter::new(&session, NAME);
         running.push(tokio::spawn(async move { hammer(&counter, TASKS, EACH).await }));
         proxies.push(proxy);

@@ -182,6 +182,9 @@ async fn view(member: &Member) -> Option<View> {
 
 /// Options for members, shared by all of a cluster. Defaults: one member, no fsync, heartbeat 50 ms, election timeout
 /// 500 ms, no TLS, data in a temporary folder in memory, and the etcd that [`Source::from_env`] finds.
+///
+/// An embedded server ([`Source::Embed`]) is one member with timings and a quota. Whatever else is asked of it is a panic that
+/// says so: tests that do ask have the attribute `#[ignore = "needs a real etcd: …"]`.
 #[derive(Debug, Clone)]
 pub struct Builder {
     size: usize,
@@ -301,6 +304,9 @@ impl Builder {
             Some(source) => source,
             None => Source::from_env().await,
         };
+        if source == Source::Embed {
+            self.must_do_with_embedded();
+        }
         let mut failures = Vec::new();
         for _ in 0..3 {
             let (members, peers) = self.seat(&source).await;
@@ -318,6 +324,22 @@ impl Builder {
     pub async fn start_one(self) -> Member {
         let mut cluster = self.size(1).start().await;
         cluster.members.remove(0)
+    }
+
+    fn must_do_with_embedded(&self) {
+        let mut beyond = self.spec.beyond_embedded();
+        if self.size != 1 {
+            beyond.push(format!("{} members", self.size));
+        }
+        if self.splittable {
+            beyond.push("wires between members".to_owned());
+        }
+        assert!(
+            beyond.is_empty(),
+            "this needs a real etcd, for the embedded server has no {}: install etcd or start Docker, and see \
+             `cargo xtask test`",
+            beyond.join(", no ")
+        );
     }
 
     async fn seat(&self, source: &Source) -> (Vec<Member>, Vec<Proxy>) {

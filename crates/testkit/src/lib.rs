@@ -1,4 +1,4 @@
-//! The harness of all tests that need a real etcd: members to start, pause and kill, proxies that break wires, certificates
+//! The harness of all tests that need an etcd: members to start, pause and kill, proxies that break wires, certificates
 //! good and bad, a raw client that sees what really happened. Unpublished; never a dependency of published code.
 //!
 //! ```no_run
@@ -19,12 +19,16 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `ETCD_ENDPOINTS` | comma-separated URLs of an etcd that runs already: [`shared`] uses it. [`Member`] and [`Cluster`] never do, because they break what they use |
-//! | `SERENO_ETCD_KIND` | `docker`: containers of `SERENO_ETCD_IMAGE`; `binary`: child processes of `SERENO_ETCD_BIN`. Anything missing is an error, never a silent second choice |
+//! | `SERENO_ETCD_KIND` | `docker`: containers of `SERENO_ETCD_IMAGE`; `binary`: child processes of `SERENO_ETCD_BIN`; `embed`: embedded servers (`sereno-embed`) inside the test process. Anything missing is an error, never a silent second choice |
 //! | `SERENO_ETCD_IMAGE` | name and tag of an image whose entry point is etcd. Nothing is pulled |
 //! | `SERENO_ETCD_BIN` | path of an `etcd` executable |
 //!
-//! Without a kind: containers when the image is there, else the executable if one is named, else `etcd` on `PATH`, else a
-//! panic that says what to do. `cargo xtask test` sets these variables.
+//! Without a kind: containers when the image is there, else the executable if one is named, else `etcd` on `PATH`, else
+//! embedded servers, and that is said. `cargo xtask test` sets these variables.
+//!
+//! An embedded server is one member in memory. It is killed, frozen, wiped and started again like any other, but knows no TLS,
+//! no authentication, no flags and no disk: to ask for one of these is a panic, and a test that does says so in its attribute
+//! (`#[ignore = "needs a real etcd: TLS"]`), so that `cargo xtask test` leaves it out and counts it.
 //!
 //! Containers run through testcontainers, on the host's network and with their data in a mounted folder, so that a
 //! container and a process listen on the same kind of address with the same flags. That needs a Docker daemon on this machine.
@@ -41,6 +45,7 @@ mod blackhole;
 pub mod child;
 mod cluster;
 mod container;
+mod embedded;
 mod engine;
 mod eventually;
 mod member;

@@ -1,4 +1,4 @@
-//! One etcd member, container or process.
+//! One etcd member: a container, a process, or a server inside this process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::cluster::Builder;
 use crate::container::Container;
+use crate::embedded::Embedded;
 use crate::metrics::{self, Metrics};
 use crate::oracle::Oracle;
 use crate::process::Process;
@@ -45,6 +46,7 @@ enum Body {
     None,
     Process { process: Process, paused: bool },
     Container { container: Box<Container>, paused: bool },
+    Embedded(Box<Embedded>),
 }
 
 impl Member {
@@ -65,6 +67,10 @@ impl Member {
             Some(folder) => folder.join(&seat.name),
             None => root.path().join("data"),
         };
+        if source == Source::Embed {
+            // It answers everything on one port.
+            seat.metrics_port = seat.client_port;
+        }
         fs::create_dir_all(&seat.data_dir).expect("the data directory must be creatable");
         Self { inner: Arc::new(Inner { body: Mutex::new(Body::None), source, spec, seat, root }) }
     }
@@ -81,7 +87,7 @@ impl Member {
         &self.inner.seat.name
     }
 
-    /// Where its data is.
+    /// Where its data is. An embedded server has it in memory and leaves this folder empty.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.inner.seat.data_dir
@@ -173,6 +179,13 @@ impl Member {
     pub async fn wipe(&self) {
         assert!(!self.inner.seat.roll.contains(','), "a member of a larger cluster cannot come back empty");
         self.kill().await;
+        let inner = Arc::clone(&self.inner);
+        engine::run(async move {
+            if let Body::Embedded(server) = &*inner.body.lock().await {
+                server.wipe();
+            }
+        })
+        .await;
         for entry in fs::read_dir(self.data_dir()).expect("the data directory can be read") {
             let path = entry.expect("the data directory can be read").path();
             let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -208,6 +221,10 @@ impl Inner {
             (_, Body::Container { container, paused }) => {
                 container.start_again().await;
                 *paused = false;
+            }
+            (_, Body::Embedded(server)) => server.start_again().await,
+            (Source::Embed, slot) => {
+                *slot = Body::Embedded(Box::new(Embedded::start(&self.spec, self.seat.client_port).await));
             }
             (Source::Binary { path }, slot) => {
                 let mark = self.seat.data_dir.to_str().expect("temporary paths are UTF-8");
@@ -281,6 +298,8 @@ impl Inner {
                 }
             }
             Body::Container { container, .. } => container.stop().await,
+            // What it has acknowledged it keeps, however it ends.
+            Body::Embedded(server) => server.kill().await,
         }
     }
 
@@ -299,6 +318,7 @@ impl Inner {
                 container.kill().await;
                 *paused = false;
             }
+            Body::Embedded(server) => server.kill().await,
         }
     }
 
@@ -315,6 +335,7 @@ impl Inner {
     async fn log(&self, body: &Body) -> String {
         let log = match body {
             Body::Container { container, .. } => container.log().await,
+            Body::Embedded(server) => server.log(),
             _ => fs::read_to_string(self.log_file()).unwrap_or_default(),
         };
         let lines: Vec<&str> = log.lines().collect();
@@ -328,6 +349,7 @@ impl Body {
             Self::None => false,
             Self::Process { process, .. } => process.is_running(),
             Self::Container { container, .. } => container.is_running().await,
+            Self::Embedded(server) => server.is_running(),
         }
     }
 
@@ -349,6 +371,7 @@ impl Body {
                 }
                 *paused = wanted;
             }
+            Self::Embedded(server) => server.set_paused(wanted),
             _ => {}
         }
     }

@@ -10,7 +10,8 @@ use crate::engine;
 
 /// Where the members of this process come from.
 ///
-/// Both kinds are driven through the same interface, so a test never asks which one it got.
+/// All kinds are driven through the same interface, so a test never asks which one it got. What embedded servers cannot do
+/// (see [`Builder`](crate::Builder)) ends in a panic that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Containers of this image, on the host's network.
@@ -23,6 +24,8 @@ pub enum Source {
         /// Path of an `etcd` executable.
         path: PathBuf,
     },
+    /// Embedded servers inside this process: one member, in memory, without TLS and authentication.
+    Embed,
 }
 
 const ADVICE: &str = "run `cargo xtask test`, which finds or builds an etcd, or put an `etcd` on PATH";
@@ -46,16 +49,18 @@ impl Source {
             },
             Wish::Binary(path) if path.is_file() => Ok(Self::Binary { path }),
             Wish::Binary(path) => Err(format!("there is no etcd at {}; {ADVICE}", path.display())),
+            Wish::Embed => Ok(Self::Embed),
             Wish::Any(image) => {
                 if let Some(image) = image
                     && engine::run(has_image(image.clone())).await.is_ok()
                 {
                     return Ok(Self::Docker { image });
                 }
-                match engine::on_path("etcd") {
-                    Some(path) => Ok(Self::Binary { path }),
-                    None => Err(format!("no etcd was found; {ADVICE}")),
-                }
+                let found = engine::on_path("etcd").map(|path| Self::Binary { path });
+                Ok(found.unwrap_or_else(|| {
+                    eprintln!("testkit: there is no `etcd` on PATH: members are embedded servers");
+                    Self::Embed
+                }))
             }
         }
     }
@@ -77,6 +82,7 @@ impl Source {
 enum Wish {
     Docker(String),
     Binary(PathBuf),
+    Embed,
     Any(Option<String>),
 }
 
@@ -89,7 +95,8 @@ impl Wish {
             Some("binary") => path
                 .map(Self::Binary)
                 .ok_or_else(|| format!("SERENO_ETCD_KIND=binary needs SERENO_ETCD_BIN; {ADVICE}")),
-            Some(other) => Err(format!("SERENO_ETCD_KIND is `docker` or `binary`, not `{other}`")),
+            Some("embed") => Ok(Self::Embed),
+            Some(other) => Err(format!("SERENO_ETCD_KIND is `docker`, `binary` or `embed`, not `{other}`")),
             None => Ok(match path {
                 Some(path) if image.is_none() => Self::Binary(path),
                 _ => Self::Any(image),
@@ -127,6 +134,7 @@ mod tests {
     fn a_named_kind_wins_over_what_else_is_set() {
         assert_eq!(read(Some("docker"), Some("i:1"), Some("/e")), Ok(Wish::Docker("i:1".to_owned())));
         assert_eq!(read(Some("binary"), Some("i:1"), Some("/e")), Ok(Wish::Binary(PathBuf::from("/e"))));
+        assert_eq!(read(Some("embed"), Some("i:1"), Some("/e")), Ok(Wish::Embed));
     }
 
     #[test]

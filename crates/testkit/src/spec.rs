@@ -129,6 +129,30 @@ impl Seat {
 }
 
 impl Spec {
+    /// What this asks for that no embedded server has.
+    pub(crate) fn beyond_embedded(&self) -> Vec<String> {
+        let mut list = Vec::new();
+        let mut unless = |absent: bool, what: &str| {
+            if !absent {
+                list.push(what.to_owned());
+            }
+        };
+        unless(self.tls.is_none(), "TLS");
+        unless(self.token_ttl.is_none(), "authentication");
+        unless(!self.fsync, "disk");
+        unless(self.data_dir.is_none(), "data directory");
+        for flag in &self.flags {
+            unless(false, flag);
+        }
+        list
+    }
+
+    /// The shortest lease that an etcd with these timings grants: one and a half election timeouts, in whole seconds.
+    pub(crate) fn min_lease_ttl(&self) -> Duration {
+        let shortest = self.election * 3 / 2;
+        Duration::from_secs(shortest.as_secs() + u64::from(shortest.subsec_nanos() > 0))
+    }
+
     /// Options with which the harness itself gets in, or none where the certificate is wrong on purpose.
     pub(crate) fn access(&self) -> Option<ConnectOptions> {
         match &self.tls {
@@ -147,4 +171,39 @@ impl Spec {
 
 fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are UTF-8").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_ask_for_nothing_that_an_embedded_server_lacks() {
+        assert_eq!(Spec::default().beyond_embedded(), Vec::<String>::new());
+        assert_eq!(Spec { quota_bytes: Some(1), ..Spec::default() }.beyond_embedded(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn everything_that_an_embedded_server_lacks_is_named() {
+        let spec = Spec {
+            fsync: true,
+            token_ttl: Some(Duration::from_secs(1)),
+            data_dir: Some("/data".into()),
+            flags: vec!["--max-txn-ops=3".to_owned()],
+            ..Spec::default()
+        };
+        let list = spec.beyond_embedded();
+        assert_eq!(list, ["authentication", "disk", "data directory", "--max-txn-ops=3"]);
+        let material = TlsMaterial::generate();
+        let tls = Some(ServerTls::new(&material, &material.server, false, true));
+        assert_eq!(Spec { tls, ..Spec::default() }.beyond_embedded(), ["TLS"]);
+    }
+
+    #[test]
+    fn the_shortest_lease_is_one_and_a_half_election_timeouts_in_whole_seconds() {
+        let shortest = |millis| {
+            Spec { election: Duration::from_millis(millis), ..Spec::default() }.min_lease_ttl().as_secs()
+        };
+        assert_eq!([500, 666, 667, 1000, 2000].map(shortest), [1, 1, 2, 2, 3]);
+    }
 }
