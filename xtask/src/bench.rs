@@ -12,6 +12,8 @@ mod counting;
 #[cfg(feature = "bench")]
 mod crew;
 #[cfg(feature = "bench")]
+mod embedded;
+#[cfg(feature = "bench")]
 mod hand;
 #[cfg(feature = "bench")]
 mod link;

@@ -29,6 +29,8 @@ pub(super) enum Target {
     OfTextbook(f64),
     /// This, or more.
     AtLeast(f64),
+    /// This, or less.
+    AtMost(f64),
 }
 
 /// One case of one bench.
@@ -82,6 +84,7 @@ impl Case {
                 compared(self.textbook).is_some_and(|ratio| ratio >= times),
             ),
             Target::AtLeast(least) => (format!(">= {least}"), self.ours >= least),
+            Target::AtMost(most) => (format!("<= {most}"), self.ours <= most),
         }
     }
 
@@ -120,6 +123,7 @@ mod tests {
         assert!(met(Target::OfRaw(2.0)) && !met(Target::OfRaw(2.1)));
         assert!(met(Target::WithinRaw(2.0)) && !met(Target::WithinRaw(1.9)));
         assert!(met(Target::AtLeast(100.0)) && !met(Target::AtLeast(101.0)));
+        assert!(met(Target::AtMost(100.0)) && !met(Target::AtMost(99.0)));
         assert!(!met(Target::OfTextbook(0.1)), "what was not measured is not met");
     }
 

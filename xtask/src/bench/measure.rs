@@ -11,7 +11,7 @@ use super::case::Case;
 use super::link::Link;
 use super::plan::Plan;
 use super::table::table;
-use super::{counting, messages, waking};
+use super::{counting, embedded, messages, waking};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
 
@@ -41,7 +41,15 @@ async fn all(plan: &Plan, only: &str) -> anyhow::Result<Vec<Case>> {
 }
 
 async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec<Case>> {
-    let names = [counting::NAME, messages::SINGLE, messages::PACKED, waking::NAME];
+    let names = [
+        counting::NAME,
+        messages::SINGLE,
+        messages::PACKED,
+        waking::NAME,
+        embedded::START,
+        embedded::PUTS,
+        embedded::MEMORY,
+    ];
     let wanted: Vec<&str> = names.into_iter().filter(|name| name.contains(only)).collect();
     ensure!(!wanted.is_empty(), "there is no bench `{only}`; there are {}", names.join(", "));
     let mut cases = Vec::new();
@@ -50,7 +58,10 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
             counting::NAME => counting::measure(plan, link).await?,
             messages::SINGLE => messages::single(plan, link).await?,
             messages::PACKED => messages::packed(plan, link).await?,
-            _ => waking::measure(plan, link).await?,
+            waking::NAME => waking::measure(plan, link).await?,
+            embedded::START => embedded::start().await?,
+            embedded::PUTS => embedded::puts(plan).await?,
+            _ => embedded::million().await?,
         });
     }
     Ok(cases)

@@ -22,7 +22,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[Allowed {
     version: "",
     reason: "as later versions of etcd do; 3.4.23 and 3.5.1 ignore an unknown order, and crash at an unknown target",
     matches: |difference| {
-        let refusal = Refused { code: Code::InvalidArgument, message: "etcdserver: invalid sort option".to_owned() };
+        let refusal =
+            Refused { code: Code::InvalidArgument, message: "etcdserver: invalid sort option".to_owned() };
         difference.left == Answer::Refused(refusal)
     },
 }];

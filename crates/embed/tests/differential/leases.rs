@@ -2,7 +2,9 @@
 
 use etcd_client::proto::{PbPutRequest, PbTargetUnion};
 
-use crate::ask::{ALL, Inner, compare, delete, delete_span, get, grant, leased, put, span, together, txn, watch};
+use crate::ask::{
+    ALL, Inner, compare, delete, delete_span, get, grant, leased, put, span, together, txn, watch,
+};
 use crate::op::{Op, Watching, lease};
 use crate::pair::Pair;
 use crate::script;

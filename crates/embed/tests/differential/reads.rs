@@ -63,11 +63,13 @@ async fn reads_with_every_option_are_answered_alike() {
         for sort_target in 0..5 {
             for limit in [0, 1, 3, 5, 6, -1] {
                 orders.push(all(|request| {
-                    (request.sort_order, request.sort_target, request.limit) = (sort_order, sort_target, limit);
+                    (request.sort_order, request.sort_target, request.limit) =
+                        (sort_order, sort_target, limit);
                 }));
             }
             orders.push(all(|request| {
-                (request.sort_order, request.sort_target, request.keys_only) = (sort_order, sort_target, true);
+                (request.sort_order, request.sort_target, request.keys_only) =
+                    (sort_order, sort_target, true);
             }));
         }
     }

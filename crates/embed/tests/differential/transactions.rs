@@ -56,7 +56,9 @@ async fn compares_are_answered_alike() {
     ];
     for value in &values {
         for sign in ['=', '>', '<', '!'] {
-            for (key, end) in [("a", ""), ("b", ""), ("none", ""), ("b", "c"), ("b/", "b0"), ("x", "y"), ("a", "\0")] {
+            for (key, end) in
+                [("a", ""), ("b", ""), ("none", ""), ("b", "c"), ("b/", "b0"), ("x", "y"), ("a", "\0")]
+            {
                 let plain = compare(key, sign, value.clone());
                 script.push(only(PbCompare { range_end: end.into(), ..plain }));
             }
@@ -123,7 +125,11 @@ async fn branches_are_answered_alike() {
     let absent = |key: &str| compare(key, '=', PbTargetUnion::Version(0));
     let nested = script![
         everything(),
-        together([put("a", "1").inner(), together([put("b", "1").inner(), get("a").inner()]).inner(), get("b").inner()]),
+        together([
+            put("a", "1").inner(),
+            together([put("b", "1").inner(), get("a").inner()]).inner(),
+            get("b").inner()
+        ]),
         together([
             put("a", "2").inner(),
             txn([absent("c")], [put("c", "1").inner()], [delete("b").inner()]).inner(),
@@ -131,10 +137,15 @@ async fn branches_are_answered_alike() {
         ]),
         together([
             txn([absent("zz")], [together([together([put("e", "1").inner()]).inner()]).inner()], []).inner(),
-            txn([compare("e", '=', PbTargetUnion::Version(1))], [get("e").inner()], [put("f", "1").inner()]).inner(),
+            txn([compare("e", '=', PbTargetUnion::Version(1))], [get("e").inner()], [put("f", "1").inner()])
+                .inner(),
         ]),
         together([together([]).inner(), together([get("a").inner()]).inner()]),
-        txn([absent("a")], [], [txn([absent("a")], [put("x", "1").inner()], [put("y", "1").inner()]).inner()]),
+        txn(
+            [absent("a")],
+            [],
+            [txn([absent("a")], [put("x", "1").inner()], [put("y", "1").inner()]).inner()]
+        ),
         span(ALL),
     ];
     pair.check("nested", &nested).await;
@@ -247,10 +258,15 @@ async fn refused_transactions_are_refused_alike() {
         together([etcd_client::proto::PbPutRequest { ignore_value: true, ..put("a", "1") }.inner()]),
         together([etcd_client::proto::PbPutRequest { ignore_value: true, ..put("none", "") }.inner()]),
         txn([], [], [etcd_client::proto::PbPutRequest { ignore_value: true, ..put("none", "") }.inner()]),
-        together([put("x", "1").inner(), etcd_client::proto::PbPutRequest { ignore_lease: true, ..put("none", "") }.inner()]),
+        together([
+            put("x", "1").inner(),
+            etcd_client::proto::PbPutRequest { ignore_lease: true, ..put("none", "") }.inner()
+        ]),
         together([etcd_client::proto::PbPutRequest { ignore_lease: true, lease: 7, ..put("a", "") }.inner()]),
         together([then(etcd_client::proto::PbPutRequest { ignore_value: true, ..put("none", "") }.inner())]),
-        together([otherwise(etcd_client::proto::PbPutRequest { ignore_value: true, ..put("none", "") }.inner())]),
+        together([otherwise(
+            etcd_client::proto::PbPutRequest { ignore_value: true, ..put("none", "") }.inner()
+        )]),
         together([PbRangeRequest { sort_order: 7, ..span(ALL) }.inner()]),
         span(ALL),
     ];

@@ -19,7 +19,9 @@ async fn watches_see_the_same() {
     let mut pair = Pair::start().await;
     let mut spans = Vec::new();
     for (stream, (key, end)) in
-        [("a", ""), ("a", "b"), ("a/", "a0"), ("b", "\0"), ("\0", "\0"), ("", "\0"), ("", ""), ("", "b")].into_iter().enumerate()
+        [("a", ""), ("a", "b"), ("a/", "a0"), ("b", "\0"), ("\0", "\0"), ("", "\0"), ("", ""), ("", "b")]
+            .into_iter()
+            .enumerate()
     {
         // Several of them on one stream too.
         spans.push(Op::Watch(stream % 3, Watching { prev_kv: stream % 2 == 0, ..watch(key, end) }));
@@ -38,7 +40,12 @@ async fn watches_see_the_same() {
         delete_span(("a", "b")),
         delete_span(ALL),
         together([put("c", "1").inner(), put("a", "1").inner(), put("b", "1").inner()]),
-        together([delete_span(("a", "b")).inner(), put("d", "1").inner(), delete("c").inner(), together([put("0", "1").inner()]).inner()]),
+        together([
+            delete_span(("a", "b")).inner(),
+            put("d", "1").inner(),
+            delete("c").inner(),
+            together([put("0", "1").inner()]).inner()
+        ]),
         Op::Watch(1, Watching { start_revision: head(-3), ..watch(ALL.0, ALL.1) }),
     ]);
     pair.check("spans", &spans).await;
@@ -54,8 +61,14 @@ async fn watches_see_the_same() {
     for offset in -7..=0 {
         past.push(Op::Watch(0, from(head(offset))));
         past.push(Op::Watch(1, Watching { start_revision: head(offset), ..watch("b", "") }));
-        past.push(Op::Watch(1, Watching { start_revision: head(offset), filters: vec![0], ..watch("a", "c") }));
-        past.push(Op::Watch(1, Watching { start_revision: head(offset), filters: vec![1], ..watch("a", "c") }));
+        past.push(Op::Watch(
+            1,
+            Watching { start_revision: head(offset), filters: vec![0], ..watch("a", "c") },
+        ));
+        past.push(Op::Watch(
+            1,
+            Watching { start_revision: head(offset), filters: vec![1], ..watch("a", "c") },
+        ));
         past.push(put("a", "5").into());
     }
     pair.check("from the past", &past).await;
