@@ -118,6 +118,12 @@ impl Engine {
         })
     }
 
+    /// Lets leases run out, or not: without a leader, or while the server is down, nobody can end them.
+    pub(crate) fn settle_leases(&self) {
+        let nobody = self.down.load(Ordering::Acquire) || self.plan(|plan| plan.no_leader);
+        self.with(|state, now| if nobody { state.suspend_leases() } else { state.resume_leases(now) });
+    }
+
     /// Ends leases when their time is up, for as long as somebody else holds the engine.
     pub(crate) async fn watch_leases(engine: Weak<Self>) {
         loop {

@@ -201,7 +201,7 @@ impl Server {
     pub async fn kill(&self) {
         self.engine.down.store(true, Ordering::Release);
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.engine.with(|state, _| state.suspend_leases());
+        self.engine.settle_leases();
         self.engine.wires.cut_all();
         if let Some(listener) = listener {
             listener.abort();
@@ -225,11 +225,9 @@ impl Server {
         if let Some(address) = self.address {
             self.accept(bind(address, self.options.any_address).await?);
         }
-        self.engine.with(|state, now| {
-            state.identity.term += 1;
-            state.resume_leases(now);
-        });
+        self.engine.with(|state, _| state.identity.term += 1);
         self.engine.down.store(false, Ordering::Release);
+        self.engine.settle_leases();
         Ok(())
     }
 

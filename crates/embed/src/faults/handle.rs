@@ -47,7 +47,7 @@ impl Faults {
     pub fn calm(&self) {
         self.engine.plan(super::plan::Plan::calm);
         self.out_of_space(false);
-        self.engine.with(|state, now| state.resume_leases(now));
+        self.engine.settle_leases();
     }
 
     /// What has been done to which request, in order: the last 100,000 of them.
@@ -70,11 +70,9 @@ impl Faults {
     /// for 7 s, and no lease runs out. With `false` there is one again, and every lease has its whole time before it.
     pub fn no_leader(&self, none: bool) {
         self.engine.plan(|plan| plan.no_leader = none);
+        self.engine.settle_leases();
         if none {
-            self.engine.with(|state, _| state.suspend_leases());
             self.engine.lose_leader();
-        } else {
-            self.engine.with(|state, now| state.resume_leases(now));
         }
     }
 

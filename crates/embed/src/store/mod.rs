@@ -7,6 +7,8 @@ mod compare;
 mod history;
 mod index;
 mod lease;
+#[cfg(test)]
+mod model;
 mod quota;
 mod range;
 mod refusal;
