@@ -76,7 +76,7 @@ impl Watches {
 
     fn remove(&mut self, stream: StreamId, id: i64) -> bool {
         let Some(book) = self.streams.get_mut(&stream) else { return false };
-        let Some(watcher) = book.watchers.remove(&id) else { return false };
+        let Some(watcher) = book.watchers.remove(&id) else { return book.compacted.remove(&id) };
         book.lagging.remove(&id);
         self.registry.strike((stream, id), &watcher.wanted.span);
         true

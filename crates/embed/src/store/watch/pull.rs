@@ -73,6 +73,7 @@ impl State {
                 });
                 let Some(watcher) = book.watchers.remove(&id) else { continue };
                 book.lagging.remove(&id);
+                book.compacted.insert(id);
                 self.watches.registry.strike((stream, id), &watcher.wanted.span);
                 return;
             }
@@ -123,7 +124,9 @@ impl State {
     /// The version of a key before a change, unless it can no longer be read.
     fn before(&self, change: &Version) -> Option<PbKeyValue> {
         let revision = change.mod_revision - 1;
-        if revision < self.compacted {
+        // What was created had nothing before it: not even when the same transaction deleted it first.
+        let created = change.create_revision == change.mod_revision;
+        if created || revision < self.compacted {
             return None;
         }
         self.version_at(&change.key, revision).map(|version| (*version).clone())

@@ -47,6 +47,8 @@ pub(super) struct Stream {
     /// Revisions to tell, in order, each with the watcher it concerns.
     pub(super) waiting: VecDeque<(i64, i64)>,
     pub(super) lagging: BTreeSet<i64>,
+    /// Watches that a compaction ended: etcd keeps their ids taken until they are cancelled.
+    pub(super) compacted: BTreeSet<i64>,
     next_id: i64,
     pub(super) signal: Arc<Notify>,
 }
@@ -68,12 +70,16 @@ impl Stream {
 
     pub(super) fn choose_id(&mut self, wanted: i64) -> Option<i64> {
         if wanted != 0 {
-            return (!self.watchers.contains_key(&wanted)).then_some(wanted);
+            return (!self.is_taken(wanted)).then_some(wanted);
         }
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
         Some(self.next_id - 1)
+    }
+
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.compacted.contains(&id)
     }
 }
