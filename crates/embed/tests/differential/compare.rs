@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use etcd_client::proto::PbRangeResponse;
+use etcd_client::proto::{
+    PbKeyValue, PbRangeRequest, PbRangeResponse, PbTxnOpRequest, PbTxnOpResponse, PbTxnRequest, PbTxnResponse,
+};
 
 use crate::answer::Answer;
 use crate::op::Op;
@@ -36,13 +38,9 @@ impl fmt::Display for Difference {
 pub(crate) fn compare(step: usize, op: &Op, left: &Answer, right: &Answer) -> Option<Box<Difference>> {
     let (mut mine, theirs) = (left.clone(), right.clone());
     forgive_a_second(&mut mine, &theirs);
-    let (mine, theirs) = match (op, mine, theirs) {
-        (Op::Range(request), Answer::Range(mine), Answer::Range(theirs)) => {
-            let target = request.sort_target;
-            (Answer::Range(settle_ties(mine, target)), Answer::Range(settle_ties(theirs, target)))
-        }
-        (_, mine, theirs) => (mine, theirs),
-    };
+    settle(op, &mut mine);
+    let mut theirs = theirs;
+    settle(op, &mut theirs);
     if mine == theirs && !faulty(&mine) {
         return None;
     }
@@ -66,23 +64,62 @@ fn forgive_a_second(left: &mut Answer, right: &Answer) {
     }
 }
 
-/// etcd sorts with Go's `sort.Sort`, which keeps the order of equals only up to twelve elements: beyond that, equals are
-/// brought in the order of their keys on both sides.
-fn settle_ties(mut answer: PbRangeResponse, target: i32) -> PbRangeResponse {
-    const STABLE: usize = 12;
-    if answer.kvs.len() > STABLE {
-        answer
-            .kvs
-            .chunk_by_mut(|a, b| match target {
-                1 => a.version == b.version,
-                2 => a.create_revision == b.create_revision,
-                3 => a.mod_revision == b.mod_revision,
-                4 => a.value == b.value,
-                _ => false,
-            })
-            .for_each(|equals| equals.sort_by(|a, b| a.key.cmp(&b.key)));
+/// Brings what a sort leaves open into one order, in a read and in the reads of a transaction.
+fn settle(op: &Op, answer: &mut Answer) {
+    match (op, answer) {
+        (Op::Range(request), Answer::Range(answer)) => settle_ties(request, answer),
+        (Op::Txn(request), Answer::Txn(answer)) => settle_txn(request, answer),
+        _ => {}
     }
-    answer
+}
+
+fn settle_txn(request: &PbTxnRequest, answer: &mut PbTxnResponse) {
+    let branch = if answer.succeeded { &request.success } else { &request.failure };
+    for (asked, answered) in branch.iter().zip(&mut answer.responses) {
+        match (&asked.request, &mut answered.response) {
+            (Some(PbTxnOpRequest::RequestRange(request)), Some(PbTxnOpResponse::ResponseRange(answer))) => {
+                settle_ties(request, answer);
+            }
+            (Some(PbTxnOpRequest::RequestTxn(request)), Some(PbTxnOpResponse::ResponseTxn(answer))) => {
+                settle_txn(request, answer);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// etcd sorts with Go's `sort.Sort`, which keeps the order of equals up to six elements (an insertion sort, before it
+/// a pass over elements six apart). Beyond that, equals are brought into the order of their keys; and where a limit cut
+/// through equals, any of them may be there.
+fn settle_ties(request: &PbRangeRequest, answer: &mut PbRangeResponse) {
+    const STABLE: i64 = 6;
+    if answer.count <= STABLE || request.sort_target == 0 {
+        return;
+    }
+    let equal = |a: &PbKeyValue, b: &PbKeyValue| match request.sort_target {
+        1 => a.version == b.version,
+        2 => a.create_revision == b.create_revision,
+        3 => a.mod_revision == b.mod_revision,
+        // The values may be left out: then nothing tells which are equal.
+        _ => request.keys_only || a.value == b.value,
+    };
+    for equals in answer.kvs.chunk_by_mut(equal) {
+        equals.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+    if answer.more
+        && let Some(cut) = answer.kvs.chunk_by_mut(equal).last()
+    {
+        for kv in cut {
+            let target = request.sort_target;
+            *kv = PbKeyValue {
+                version: if target == 1 { kv.version } else { 0 },
+                create_revision: if target == 2 { kv.create_revision } else { 0 },
+                mod_revision: if target == 3 { kv.mod_revision } else { 0 },
+                value: if target == 4 { std::mem::take(&mut kv.value) } else { Vec::new() },
+                ..PbKeyValue::default()
+            };
+        }
+    }
 }
 
 fn first_difference(left: &Answer, right: &Answer) -> (String, String, String) {

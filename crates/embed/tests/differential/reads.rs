@@ -58,7 +58,7 @@ async fn reads_with_every_option_are_answered_alike() {
     pair.check("spans", &spans).await;
 
     let mut orders = garden();
-    for sort_order in -1..5 {
+    for sort_order in [0, 1, 2, 7] {
         // An unknown target with an order makes a real etcd crash: nothing to compare.
         for sort_target in 0..5 {
             for limit in [0, 1, 3, 5, 6, -1] {
