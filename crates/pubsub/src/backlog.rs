@@ -1,6 +1,9 @@
 //! What is kept of a topic, read by listing: for history that cannot be watched any more, or is too long to.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sereno_core::{Client, Key, Op, Overflow, Result, Tail, Txn};
@@ -35,6 +38,20 @@ pub(crate) struct Listed {
     /// `None` for a name that no publish writes.
     pub(crate) publisher: Option<String>,
     bytes: u64,
+}
+
+/// A read under way. The mutex is never locked: it lets a subscription be shared, and so lets the futures that borrow it
+/// be sent, though a future of a call can only be sent.
+pub(crate) struct Reading<T>(Mutex<Pin<Box<dyn Future<Output = Result<T>> + Send>>>);
+
+impl<T> Reading<T> {
+    pub(crate) fn new(reading: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::pin(reading)))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
+    }
 }
 
 /// Lists everything created after `after`.

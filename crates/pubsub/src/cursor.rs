@@ -4,6 +4,7 @@
 //! to the same cursor replaces it, so that one which was only thought gone cannot move it any more.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use sereno_core::{Client, Compare, Error as CoreError, Key, KeyValue, Op, Session, Step, Txn};
@@ -40,12 +41,15 @@ struct Stored {
     claim: String,
 }
 
+/// Where a new cursor begins, being found out.
+pub(crate) type Starting = Pin<Box<dyn Future<Output = sereno_core::Result<Position>> + Send>>;
+
 impl Acker {
     /// Takes the cursor over, or creates it where `start` says.
     pub(crate) async fn claim(
         session: &Session,
         key: &Key,
-        start: impl AsyncFn() -> sereno_core::Result<Position>,
+        start: impl Fn() -> Starting,
     ) -> Result<(Self, Position)> {
         let claim = format!("{}-{:x}", session.epoch().id(), session.serial());
         let client = session.client();
@@ -93,8 +97,10 @@ impl Acker {
     /// # Cancel safety
     /// Dropping the future may leave the cursor moved or not; the next call finds out.
     pub async fn ack(&self, position: &Position) -> Result<()> {
-        // Boxed: what is asked of etcd makes large futures.
-        Box::pin(self.inner.ack(position)).await
+        // Boxed: what is asked of etcd makes large futures. Named as `Send`, which the compiler does not see from outside.
+        let acknowledging: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
+            Box::pin(self.inner.ack(position));
+        acknowledging.await
     }
 
     pub(crate) fn delivered(&self, position: Position) {

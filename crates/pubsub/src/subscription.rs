@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use sereno_core::{Changes, Client, Error as CoreError, EventKind, Overflow, Session, Tail, TailItem};
 
-use crate::backlog::{self, Backlog, Listed};
-use crate::cursor::Acker;
+use crate::backlog::{self, Backlog, Listed, Reading};
+use crate::cursor::{Acker, Starting};
 use crate::envelope::Unpacker;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -44,8 +44,6 @@ pub struct Subscription {
     ready_in_a_row: u32,
 }
 
-type Reading<T> = Pin<Box<dyn Future<Output = sereno_core::Result<T>> + Send>>;
-
 /// Batches with their values; `None` for one that is gone.
 type Fetched = VecDeque<(Listed, Option<Bytes>)>;
 
@@ -66,9 +64,14 @@ pub(crate) async fn open(
     let client = session.client();
     let (from, acker) = match from {
         From::Cursor(name) => {
-            let start = async || match options.new_cursor {
-                NewCursor::Now => Ok(End::of(&client.range(&keys.tail).await?).position()),
-                NewCursor::Oldest => Ok(Position::BEGINNING),
+            let start = || -> Starting {
+                let (client, tail) = (client.clone(), keys.tail.clone());
+                Box::pin(async move {
+                    match options.new_cursor {
+                        NewCursor::Now => Ok(End::of(&client.range(&tail).await?).position()),
+                        NewCursor::Oldest => Ok(Position::BEGINNING),
+                    }
+                })
             };
             let key = keys.cursor(&name)?;
             let (acker, position) = Box::pin(Acker::claim(session, &key, start)).await?;
@@ -117,7 +120,8 @@ impl Subscription {
                 Source::Tail(self.client.tail(&self.keys.log, next, self.overflow).await?)
             }
             None => {
-                let backlog = self.list().await?;
+                let backlog = self.list();
+                let backlog = backlog.await?;
                 self.begin(backlog)
             }
         };
@@ -220,7 +224,7 @@ impl Subscription {
                     None => self.source = Source::Ended,
                 }
             }
-            Source::Listing(mut reading) => match reading.as_mut().poll(cx) {
+            Source::Listing(mut reading) => match reading.poll(cx) {
                 Poll::Pending => {
                     self.source = Source::Listing(reading);
                     return Poll::Pending;
@@ -247,8 +251,8 @@ impl Subscription {
                 }
                 let mut reading = fetching
                     .take()
-                    .unwrap_or_else(|| Box::pin(backlog::fetch(self.client.clone(), backlog.chunk())));
-                match reading.as_mut().poll(cx) {
+                    .unwrap_or_else(|| Reading::new(backlog::fetch(self.client.clone(), backlog.chunk())));
+                match reading.poll(cx) {
                     Poll::Pending => {
                         self.source = Source::Backlog { backlog, fetching: Some(reading), fetched };
                         return Poll::Pending;
@@ -275,13 +279,12 @@ impl Subscription {
         }
     }
 
-    async fn list(&self) -> sereno_core::Result<Backlog> {
-        backlog::list(self.client.clone(), self.keys.clone(), self.mark.revision, self.overflow).await
+    fn list(&self) -> impl Future<Output = sereno_core::Result<Backlog>> + Send + use<> {
+        backlog::list(self.client.clone(), self.keys.clone(), self.mark.revision, self.overflow)
     }
 
     fn listing(&self) -> Source {
-        let (client, keys) = (self.client.clone(), self.keys.clone());
-        Source::Listing(Box::pin(backlog::list(client, keys, self.mark.revision, self.overflow)))
+        Source::Listing(Reading::new(self.list()))
     }
 
     /// Says what is missing in the listing and makes it the source.

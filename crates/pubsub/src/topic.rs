@@ -1,6 +1,7 @@
 //! The handle.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -115,7 +116,9 @@ impl Topic {
     /// Dropping the future leaves nothing behind, except that a cursor may have been created or taken over.
     pub async fn subscribe_with(&self, from: From, options: SubscribeOptions) -> Result<Subscription> {
         // Boxed, as below: what is asked of etcd makes large futures, and callers hold several of these.
-        Box::pin(subscription::open(&self.inner.session, self.keys()?, from, options)).await
+        let opening: Pin<Box<dyn Future<Output = Result<Subscription>> + Send + '_>> =
+            Box::pin(subscription::open(&self.inner.session, self.keys()?, from, options));
+        opening.await
     }
 
     /// Removes a named cursor; its subscription can acknowledge no more. `false` when there was none. One RPC.
@@ -160,5 +163,27 @@ impl Topic {
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Topic").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_subscribes_reads_and_acknowledges_can_be_spawned() {
+        fn sent<T: Send>(task: T) -> T {
+            task
+        }
+        // Only the compiler looks at it: nothing is ever called.
+        let _never_called = |topic: Topic| {
+            sent(async move {
+                let mut subscription = topic.subscribe(From::cursor("name")).await?;
+                while let Some(message) = subscription.next_message().await {
+                    subscription.ack(&message?.position).await?;
+                }
+                Ok::<_, crate::error::Error>(())
+            })
+        };
     }
 }
