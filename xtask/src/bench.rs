@@ -38,9 +38,10 @@ use std::process;
 
 use anyhow::Context;
 
-use crate::etcd::{self, Kind, Profile, Provided};
+use crate::etcd::{self, Kind, Provided};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
+use crate::program::Profile;
 use crate::{runner, workspace};
 
 #[cfg(feature = "bench")]

@@ -1,31 +1,29 @@
 //! `cargo xtask demo`: several OS processes share real work through an etcd.
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::etcd::{self, Profile};
+use crate::etcd;
 use crate::flags::Demo;
 use crate::outcome::Outcome;
-use crate::{runner, workspace};
+use crate::program::{self, Profile};
+use crate::runner;
 
 /// The program that is shown.
-const PROGRAM: [&str; 4] = ["--package", "sereno-examples", "--bin", "tour"];
+const PROGRAM: &str = "tour";
 
 /// Builds the tour, provides an etcd and runs the one against the other. Returns the tour's exit code.
 pub(crate) fn run(flags: &Demo) -> Outcome {
     // First, and not silently: from a fresh clone it takes minutes, and nobody needs an etcd meanwhile.
-    let code = runner::run(workspace::cargo().arg("build").args(PROGRAM))?;
-    if code != 0 {
-        return Ok(code);
-    }
+    let program = program::build(PROGRAM, Profile::Dev)?;
     let etcd = etcd::provide(&flags.etcd, Profile::Dev)?;
-    let mut tour = command(flags);
+    let mut tour = command(&program, flags);
     etcd.export(&mut tour);
     runner::run(&mut tour)
 }
 
-fn command(flags: &Demo) -> Command {
-    let mut command = workspace::cargo();
-    command.args(["run", "--quiet"]).args(PROGRAM).arg("--");
+fn command(program: &Path, flags: &Demo) -> Command {
+    let mut command = Command::new(program);
     if let Some(workers) = &flags.workers {
         command.arg("--workers").arg(workers);
     }
@@ -33,8 +31,7 @@ fn command(flags: &Demo) -> Command {
         command.arg("--kill");
     }
     if let Some(folder) = &flags.input {
-        // Cargo is run at the root, not where the user is.
-        command.arg("--input").arg(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()));
+        command.arg("--input").arg(folder);
     }
     command
 }
@@ -44,17 +41,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_handed_on_and_a_folder_is_the_users() {
+    fn flags_are_handed_on() {
         let words = |flags: &Demo| {
-            let command = command(flags);
+            let command = command(Path::new("/t/tour"), flags);
             command.get_args().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<String>>()
         };
-        let plain = words(&Demo::default());
-        assert_eq!(plain.join(" "), "run --quiet --package sereno-examples --bin tour --");
+        assert!(words(&Demo::default()).is_empty());
         let flags =
             Demo { workers: Some("3".into()), kill: true, input: Some("texts".into()), ..Demo::default() };
-        let here = std::env::current_dir().unwrap().join("texts");
-        let expected = ["--workers", "3", "--kill", "--input", here.to_str().unwrap()];
-        assert_eq!(words(&flags)[plain.len()..], expected);
+        assert_eq!(words(&flags), ["--workers", "3", "--kill", "--input", "texts"]);
     }
 }

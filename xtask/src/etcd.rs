@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::program::{self, Profile};
 use docker::Engine;
-pub(crate) use embed::Profile;
 
 const ENDPOINTS: &str = "ETCD_ENDPOINTS";
 const KIND: &str = "SERENO_ETCD_KIND";
@@ -213,7 +213,7 @@ fn from_binary() -> anyhow::Result<Provided> {
 }
 
 fn from_embed(profile: Profile) -> anyhow::Result<Provided> {
-    let program = embed::build(profile)?;
+    let program = program::build(embed::NAME, profile)?;
     let (server, endpoint) = embed::start(&program)?;
     provided(server, endpoint, Kind::Embed, Members::Embed)
 }

@@ -7,6 +7,7 @@ mod etcd;
 mod flags;
 mod ignored;
 mod outcome;
+mod program;
 mod runner;
 mod test;
 mod tidy;

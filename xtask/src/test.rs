@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::etcd::{self, Members, Profile};
+use crate::etcd::{self, Members};
 use crate::flags::Test;
 use crate::ignored::{self, LeftOut};
 use crate::outcome::Outcome;
+use crate::program::Profile;
 use crate::{runner, workspace};
 
 /// The test binaries that are driven by seeds, and what tells them to try one seed alone.

@@ -4,60 +4,25 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
 
 use super::server::Server;
 use super::{START_LIMIT, http};
-use crate::{runner, workspace};
 
-/// The package, and the program in it.
-const NAME: &str = "sereno-embed";
+/// The program's name.
+pub(super) const NAME: &str = "sereno-embed";
 /// What it says first, before its URL.
 const LISTENING: &str = "listening on ";
-
-/// How it is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// As everything is in development.
-    Dev,
-    /// Optimised, to be measured.
-    Release,
-}
 
 /// A running server. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Embedded {
     child: Child,
-}
-
-/// Builds the program, for all to see, and asks cargo where it is.
-pub(super) fn build(profile: Profile) -> anyhow::Result<PathBuf> {
-    let mut command = workspace::cargo();
-    command.args(["build", "--package", NAME, "--bin", NAME]);
-    command.arg("--message-format=json-render-diagnostics");
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    let (code, messages) = runner::read(&mut command)?;
-    if code != 0 {
-        bail!("{NAME} cannot be built (cargo ended with {code})");
-    }
-    executable(&messages).with_context(|| format!("cargo has built {NAME} and does not say where"))
-}
-
-/// The program among what cargo tells of a build, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
-        let name = message.get("target")?.get("name")?.as_str()?;
-        let path = message.get("executable")?.as_str()?;
-        (name == NAME).then(|| path.into())
-    })
 }
 
 /// Starts `program` on a port of its own and returns it with its URL once it answers.
@@ -134,16 +99,6 @@ mod tests {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         start(&program)
-    }
-
-    #[test]
-    fn cargo_says_where_the_program_is() {
-        let messages = r#"
-            {"reason":"compiler-artifact","target":{"name":"tokio"},"executable":null}
-            {"reason":"compiler-artifact","target":{"name":"sereno-embed"},"executable":"/t/debug/sereno-embed"}
-            {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some("/t/debug/sereno-embed".into()));
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
     }
 
     #[test]
