@@ -1,4 +1,4 @@
-//! Cells against a real etcd: what recipes build on, and what holds them together when sessions die.
+//! Cells against an etcd: what recipes build on, and what holds them together when sessions die.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
 

@@ -1,4 +1,4 @@
-//! Sessions on real etcd: epochs, loss, presence.
+//! Sessions on etcd: epochs, loss, presence.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
 

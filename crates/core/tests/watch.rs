@@ -1,4 +1,4 @@
-//! Watches on real etcd whose wires break: no gap, no duplicate, whole revisions, and silence is found.
+//! Watches on etcd whose wires break: no gap, no duplicate, whole revisions, and silence is found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
 

@@ -1,4 +1,4 @@
-//! Watches on real etcd under load: large backlogs, split revisions, consumers that do not keep up.
+//! Watches on etcd under load: large backlogs, split revisions, consumers that do not keep up.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
 

@@ -1,4 +1,4 @@
-//! Every fault does what its name says, to a real etcd.
+//! Every fault does what its name says, to an etcd.
 
 // Helpers are test code too; the lint only knows functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
