@@ -128,7 +128,10 @@ fn first_difference(left: &Answer, right: &Answer) -> (String, String, String) {
     for index in 0..left.len().max(right.len()) {
         let (mine, theirs) = (left.get(index), right.get(index));
         if mine != theirs {
-            let (field, _) = theirs.or(mine).cloned().unwrap_or_else(none);
+            // Of two paths, the one that the other side does not have at all.
+            let common = |path: &str| left.iter().any(|(other, _)| other == path);
+            let first = theirs.filter(|(path, _)| mine.is_none() || !common(path)).or(mine).or(theirs);
+            let (field, _) = first.cloned().unwrap_or_else(none);
             let tell = |leaf: Option<&(String, String)>| match leaf {
                 Some((path, value)) if *path == field => value.clone(),
                 Some((path, value)) => format!("(instead {path} = {value})"),

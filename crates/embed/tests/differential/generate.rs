@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::ask::{Inner, compact};
-use crate::op::{Op, Watching, compacted, head, lease};
+use crate::op::{Op, Watching, compacted, head, lease, slot};
 
 const KEYS: [&[u8]; 11] = [
     b"a",
@@ -126,7 +126,11 @@ fn compare() -> impl Strategy<Value = PbCompare> {
     ];
     let end = prop_oneof![3 => Just(Vec::new()), 1 => end()];
     (key(), end, 0..4_i32, value).prop_map(|(key, range_end, result, (target, target_union))| PbCompare {
-        result,
+        // Which of two ids of the server's choice is the larger one is its own affair.
+        result: match &target_union {
+            Some(PbTargetUnion::Lease(id)) if slot(*id).is_some() => result % 2 * 3,
+            _ => result,
+        },
         target,
         key,
         range_end,

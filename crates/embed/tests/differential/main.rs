@@ -15,6 +15,7 @@ mod answer;
 mod ask;
 mod compaction;
 mod compare;
+mod control;
 mod display;
 mod generate;
 mod leases;
