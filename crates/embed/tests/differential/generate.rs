@@ -2,7 +2,7 @@
 
 use etcd_client::proto::{
     PbCompare, PbDeleteRequest, PbLeaseGrantRequest, PbPutRequest, PbRangeRequest, PbTargetUnion,
-    PbTxnRequest, PbTxnRequestOp,
+    PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -158,6 +158,33 @@ fn txn(depth: u32) -> BoxedStrategy<PbTxnRequest> {
         .boxed()
 }
 
+/// Leaves out what makes a real etcd crash: its check for keys given twice takes the end `"\0"` of a delete literally, so
+/// that a put of a deleted key slips through, and one that keeps the value or the lease finds the key gone half-way.
+fn harmless(mut txn: PbTxnRequest) -> PbTxnRequest {
+    fn deletes_to_the_end(operation: &PbTxnRequestOp) -> bool {
+        match &operation.request {
+            Some(PbTxnOpRequest::RequestDeleteRange(delete)) => delete.range_end == b"\0",
+            Some(PbTxnOpRequest::RequestTxn(txn)) => {
+                txn.success.iter().chain(&txn.failure).any(deletes_to_the_end)
+            }
+            _ => false,
+        }
+    }
+    fn keep_nothing(operation: &mut PbTxnRequestOp) {
+        match &mut operation.request {
+            Some(PbTxnOpRequest::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(PbTxnOpRequest::RequestTxn(txn)) => {
+                txn.success.iter_mut().chain(&mut txn.failure).for_each(keep_nothing);
+            }
+            _ => {}
+        }
+    }
+    if txn.success.iter().chain(&txn.failure).any(deletes_to_the_end) {
+        txn.success.iter_mut().chain(&mut txn.failure).for_each(keep_nothing);
+    }
+    txn
+}
+
 fn watch() -> impl Strategy<Value = Op> {
     let start = prop_oneof![6 => Just(0), 2 => revision()];
     let filters =
@@ -182,7 +209,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Op> {
         300 => put().prop_map(Op::Put),
         220 => range().prop_map(Op::Range),
         80 => delete().prop_map(Op::Delete),
-        200 => txn(2).prop_map(Op::Txn),
+        200 => txn(2).prop_map(|txn| Op::Txn(harmless(txn))),
         25 => (granted, 60_i64..200).prop_map(|(id, ttl)| Op::Grant(PbLeaseGrantRequest { id, ttl })),
         15 => lease_id().prop_map(Op::Revoke),
         15 => (lease_id(), any::<bool>()).prop_map(|(id, keys)| Op::TimeToLive { id, keys }),
