@@ -172,13 +172,16 @@ pub(crate) fn leaves(answer: &Answer) -> Vec<(String, String)> {
             open.push((name, value.ends_with('['), 0));
         } else {
             let names = open.iter().map(|(name, ..)| name).chain([&name]);
-            leaves.push((names.filter(|name| !name.is_empty()).fold(String::new(), join), value.to_owned()));
+            leaves.push((
+                names.filter(|name| !name.is_empty()).fold(String::new(), |path, name| join(path, name)),
+                value.to_owned(),
+            ));
         }
     }
     leaves
 }
 
-fn join(mut path: String, name: &String) -> String {
+fn join(mut path: String, name: &str) -> String {
     if !path.is_empty() && !name.starts_with('[') {
         path.push('.');
     }

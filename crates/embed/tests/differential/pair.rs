@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use etcd_client::proto::{PbDeleteRequest, PbPutRequest};
 use sereno_embed::Server;
-use sereno_testkit::{Member, eventually};
+use sereno_testkit::{Member, Source, eventually};
 
 use crate::allowed::allowed;
 use crate::answer::Answer;
@@ -23,6 +23,7 @@ pub(crate) struct Pair {
     right: Side,
     version: String,
     compared: u64,
+    events: usize,
     allowed: BTreeMap<&'static str, (u64, &'static str)>,
     differences: Vec<String>,
     _server: Server,
@@ -31,7 +32,9 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn start() -> Self {
-        let member = Member::single().await;
+        let source = Source::from_env().await;
+        assert!(source != Source::Embed, "embed compared with itself proves nothing: this needs a real etcd");
+        let member = Member::builder().source(source).start_one().await;
         let server = Server::start().await.expect("a free port on the loopback");
         let left = std::env::var(LEFT).unwrap_or_else(|_| server.endpoint());
         Self {
@@ -39,6 +42,7 @@ impl Pair {
             right: Side::at(&member.endpoint()),
             version: member.version().await,
             compared: 0,
+            events: 0,
             allowed: BTreeMap::new(),
             differences: Vec::new(),
             _server: server,
@@ -92,6 +96,9 @@ impl Pair {
 
     fn judge(&mut self, step: usize, op: &Op, left: &Answer, right: &Answer) -> Result<(), Box<Difference>> {
         self.compared += 1;
+        if let Answer::Watched(watches) = right {
+            self.events += watches.iter().map(|watched| watched.events.len()).sum::<usize>();
+        }
         let Some(difference) = compare(step, op, left, right) else {
             return Ok(());
         };
@@ -179,8 +186,11 @@ impl Pair {
 
     /// Says what was compared, and fails if anything differed.
     pub(crate) fn finish(self) {
-        let Self { version, compared, allowed, differences, .. } = self;
-        println!("etcd {version}: operations compared: {compared}, differences: {}", differences.len());
+        let Self { version, compared, events, allowed, differences, .. } = self;
+        let count = differences.len();
+        println!(
+            "etcd {version}: operations compared: {compared}, differences: {count}, watch events: {events}"
+        );
         for (what, (count, reason)) in allowed {
             println!("  allowed {count} times: {what} ({reason})");
         }
