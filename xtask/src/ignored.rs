@@ -7,6 +7,7 @@
 //! | `entry of child processes` | nothing: this is where child processes of other tests begin |
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -37,7 +38,7 @@ pub(crate) struct Ignored {
     pub(crate) name: String,
     /// `None` when the reason says none of the three.
     pub(crate) need: Option<Need>,
-    /// Whether it stands in no module of its file, so that its name is all there is to its path.
+    /// Whether it stands in no module within its file, so that the file and its name are its path.
     pub(crate) at_top: bool,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct LeftOut {
     pub(crate) package: String,
     /// Its test binary.
     pub(crate) binary: String,
-    /// Its name, which is its whole path.
+    /// Its name with the modules before it, as test runners know it.
     pub(crate) name: String,
     /// What it needs that only a real etcd has.
     pub(crate) why: String,
@@ -95,16 +96,43 @@ pub(crate) fn need_a_real_etcd(packages: &[Package]) -> anyhow::Result<Vec<LeftO
     let mut found = Vec::new();
     for package in packages {
         for target in package.targets.iter().filter(|target| target.kind == "test") {
-            let text = fs::read_to_string(&target.source)
-                .with_context(|| format!("cannot read {}", target.source.display()))?;
-            for test in ignored(&text, &code::blank(&text)) {
-                if let Some(Need::RealEtcd(why)) = test.need {
-                    let (package, binary) = (package.name.clone(), target.name.clone());
-                    found.push(LeftOut { package, binary, name: test.name, why });
+            for (file, module) in sources(&target.source)? {
+                let text =
+                    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                for test in ignored(&text, &code::blank(&text)) {
+                    if let Some(Need::RealEtcd(why)) = test.need {
+                        let (package, binary) = (package.name.clone(), target.name.clone());
+                        found.push(LeftOut { package, binary, name: module.clone() + &test.name, why });
+                    }
                 }
             }
         }
     }
+    Ok(found)
+}
+
+/// The source files of a test binary, each with what stands before the names in it: `tests/x.rs` alone, or all that is beside
+/// `tests/x/main.rs`.
+fn sources(first: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut found = vec![(first.to_path_buf(), String::new())];
+    if first.file_name().is_none_or(|name| name != "main.rs") {
+        return Ok(found);
+    }
+    let mut folders = vec![(first.parent().unwrap_or(first).to_path_buf(), String::new())];
+    while let Some((folder, module)) = folders.pop() {
+        let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push((path, format!("{module}{stem}::")));
+            } else if path.extension().is_some_and(|kind| kind == "rs") && path != first {
+                let module = if stem == "mod" { module.clone() } else { format!("{module}{stem}::") };
+                found.push((path, module));
+            }
+        }
+    }
+    found.sort();
     Ok(found)
 }
 
@@ -161,6 +189,29 @@ mod tests {
         assert_eq!(need_a_real_etcd(&[package]).unwrap(), [left_out]);
     }
 
+    #[test]
+    fn a_test_binary_of_several_files_has_modules() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        fs::create_dir(file("deep")).unwrap();
+        for name in ["main.rs", "watches.rs", "deep/mod.rs", "deep/more.rs", "notes.md"] {
+            fs::write(file(name), "").unwrap();
+        }
+        let modules = |first: &str| -> Vec<(String, String)> {
+            let found = sources(&file(first)).unwrap().into_iter();
+            let name = |path: PathBuf| path.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_owned();
+            found.map(|(path, module)| (name(path), module)).collect()
+        };
+        let expected = [
+            ("deep/mod.rs", "deep::"),
+            ("deep/more.rs", "deep::more::"),
+            ("main.rs", ""),
+            ("watches.rs", "watches::"),
+        ];
+        assert_eq!(modules("main.rs"), expected.map(|(name, module)| (name.to_owned(), module.to_owned())));
+        assert_eq!(modules("watches.rs"), [("watches.rs".to_owned(), String::new())]);
+    }
+
     /// `cargo test` leaves tests out by name in all binaries alike, and by a part of the name when a filter is given.
     #[test]
     fn no_name_that_may_be_left_out_is_part_of_the_name_of_a_test_that_stays() {
@@ -169,15 +220,17 @@ mod tests {
         assert!(!left_out.is_empty());
         let mut names = 0;
         for target in packages.iter().flat_map(|package| &package.targets) {
-            let code = code::blank(&fs::read_to_string(&target.source).unwrap());
-            for (_, name, after) in code::names(&code) {
-                let Some(function) = (name == "fn").then(|| code::names(after).next()).flatten() else {
-                    continue;
-                };
-                names += 1;
-                let stays = |test: &LeftOut| (&test.binary, test.name.as_str()) != (&target.name, function.1);
-                let hit = left_out.iter().find(|test| function.1.contains(&test.name) && stays(test));
-                assert!(hit.is_none(), "{hit:?} is part of {} in {}", function.1, target.source.display());
+            for (file, module) in sources(&target.source).unwrap() {
+                let code = code::blank(&fs::read_to_string(&file).unwrap());
+                let functions = code::names(&code).filter(|(_, name, _)| *name == "fn");
+                for (_, function, _) in functions.filter_map(|(_, _, after)| code::names(after).next()) {
+                    names += 1;
+                    let name = format!("{module}{function}");
+                    let hit = left_out.iter().find(|test| {
+                        name.contains(&test.name) && (&test.binary, &test.name) != (&target.name, &name)
+                    });
+                    assert!(hit.is_none(), "{hit:?} is part of {name} in {}", file.display());
+                }
             }
         }
         assert!(names > 300, "{names}");

@@ -22,7 +22,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     for (path, file) in tree.files("", "rs") {
         findings.extend(length(path, file));
         findings.extend(queues(path, file));
-        findings.extend(honesty(path, file));
+        findings.extend(honesty(tree, path, file));
     }
     for (path, file) in tree.files("", "md") {
         findings.extend(fences(path, file.text.lines().enumerate().map(|(index, line)| (index + 1, line))));
@@ -64,7 +64,7 @@ fn takes_no_capacity(after_mpsc: &str) -> bool {
     arguments.is_some_and(|arguments| arguments.trim_start().starts_with(')'))
 }
 
-fn honesty(path: &str, file: &File) -> Vec<Finding> {
+fn honesty(tree: &Tree, path: &str, file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |line: usize, what: &str| findings.push(Finding::new(path, line, "honesty", what));
     for (line, name, after) in code::names(&file.code) {
@@ -76,7 +76,7 @@ fn honesty(path: &str, file: &File) -> Vec<Finding> {
         match test.need {
             None => find(test.line, UNEXPLAINED),
             // Names and binaries are all that test runners have to leave one out by.
-            Some(Need::RealEtcd(_)) if !(test.at_top && is_test_binary(path)) => {
+            Some(Need::RealEtcd(_)) if !(test.at_top && is_of_a_test_binary(tree, path)) => {
                 find(
                     test.line,
                     "a test that needs a real etcd stands at the top of a file of its crate's `tests`",
@@ -98,9 +98,13 @@ fn honesty(path: &str, file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Whether a path is the first source file of a test binary: `crates/counter/tests/faults.rs`.
-fn is_test_binary(path: &str) -> bool {
-    path.rsplit_once('/').is_some_and(|(folder, _)| folder.rsplit('/').next() == Some("tests"))
+/// Whether a path is a source file of one test binary and no other: `tests/faults.rs`, or beside `tests/faults/main.rs`.
+fn is_of_a_test_binary(tree: &Tree, path: &str) -> bool {
+    let Some((start, rest)) = path.split_once("/tests/") else { return false };
+    match rest.split_once('/') {
+        None => true,
+        Some((folder, _)) => tree.file(&format!("{start}/tests/{folder}/main.rs")).is_some(),
+    }
 }
 
 /// Code blocks that are not even compiled.

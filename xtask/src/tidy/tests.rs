@@ -255,6 +255,9 @@ fn a_test_that_needs_a_real_etcd_can_be_left_out_by_its_name() {
         let expected = format!("{path}:{line}: honesty: a test that needs a real etcd stands");
         Workspace::clean().put(path, &text).finds(&[&expected]);
     }
+    let (main, beside) =
+        ("crates/core/tests/differential/main.rs", "crates/core/tests/differential/leases.rs");
+    Workspace::clean().put(main, "mod leases;\n").put(beside, test).finds(&[]);
 }
 
 #[test]
