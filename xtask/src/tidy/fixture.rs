@@ -49,7 +49,7 @@ fn manifest(name: &str, rest: &str) -> String {
     )
 }
 
-fn published(name: &str, dependencies: &str) -> String {
+pub(super) fn published(name: &str, dependencies: &str) -> String {
     let fields = "keywords = [\"etcd\"]\ncategories = [\"concurrency\"]\nreadme = \"README.md\"\n";
     manifest(name, &format!("{fields}{dependencies}"))
 }
@@ -134,7 +134,7 @@ impl Workspace {
         folder
     }
 
-    fn findings(&self) -> Vec<String> {
+    pub(super) fn findings(&self) -> Vec<String> {
         let mut findings = text(&Tree::read(self.write().path()).unwrap());
         findings.sort();
         findings.iter().map(ToString::to_string).collect()

@@ -65,6 +65,8 @@ fn may_depend(tree: &Tree, room: &str, package: &str, is_dev: bool) -> bool {
         "pipes" | "peers" => ["core", "sp"].contains(&target),
         _ if is_recipe => target == "core",
         "core" | "sp" => false,
+        // What it shows its users is a service under test.
+        "embed" if is_dev => true,
         _ => !tree.recipes().any(|recipe| recipe == target),
     }
 }

@@ -45,7 +45,8 @@ fn length(path: &str, file: &File) -> Option<Finding> {
 fn queues(path: &str, file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, name, after) in code::names(&file.code) {
-        let is_unbounded = name.to_ascii_lowercase().starts_with("unbounded")
+        // A range of keys may have no end: `Bound::Unbounded`.
+        let is_unbounded = (name.to_ascii_lowercase().starts_with("unbounded") && name != "Unbounded")
             // The standard library's: the only `mpsc::channel` that takes no capacity.
             || (name == "mpsc" && takes_no_capacity(after));
         if is_unbounded {

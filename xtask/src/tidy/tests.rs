@@ -1,6 +1,6 @@
 //! Every check is proven by a small workspace that is clean until one thing in it is broken.
 
-use super::fixture::Workspace;
+use super::fixture::{Workspace, published};
 use super::versions;
 use crate::workspace;
 
@@ -49,6 +49,11 @@ fn the_harness_is_for_tests_and_the_foundations_stand_on_nothing_of_ours() {
         .append("crates/testkit/Cargo.toml", recipe)
         .finds(&["crates/testkit/Cargo.toml:11: layers: "]);
     Workspace::clean().append("examples/Cargo.toml", recipe).finds(&[]);
+    let embed = "crates/embed/Cargo.toml";
+    let with =
+        |dependency: &str| Workspace::clean().put(embed, &published("sereno-embed", dependency)).findings();
+    assert_eq!(with("[dev-dependencies]\nsereno-counter.workspace = true"), Vec::<String>::new());
+    assert_eq!(with("[dependencies]\nsereno-counter.workspace = true").len(), 1);
 }
 
 #[test]
@@ -124,7 +129,8 @@ fn every_channel_has_a_bound() {
             Workspace::clean().append(path, &format!("fn b() {{ {text}; }}\n")).finds(&[&expected]);
         }
     }
-    let bounded = "fn b() { mpsc::channel(8); mpsc::channel::<u8>(8); oneshot::channel(); }\n";
+    let bounded =
+        "fn b() { mpsc::channel(8); mpsc::channel::<u8>(8); oneshot::channel(); Bound::Unbounded; }\n";
     Workspace::clean().append("crates/core/src/lib.rs", bounded).finds(&[]);
 }
 
