@@ -20,8 +20,10 @@ pub(crate) fn run(flags: &Test) -> Outcome {
         return runner::run(&mut replay(flags, seed));
     }
     let etcd = etcd::provide(&flags.etcd, Profile::Dev)?;
+    let has_nextest = workspace::has_subcommand("nextest");
     // Doctests first: nextest does not run them, and its summary shall come last.
-    if flags.rest.is_empty()
+    if has_nextest
+        && flags.rest.is_empty()
         && let Some(mut doctests) = doctests(&flags.packages)
     {
         etcd.export(&mut doctests);
@@ -34,7 +36,7 @@ pub(crate) fn run(flags: &Test) -> Outcome {
         Members::Docker { .. } | Members::Binary { .. } => Vec::new(),
         Members::Embed => left_out(&flags.packages)?,
     };
-    let mut tests = if workspace::has_subcommand("nextest") {
+    let mut tests = if has_nextest {
         nextest(flags, &left_out)
     } else {
         eprintln!("cargo-nextest is not installed: running `cargo test`, which stops no test that hangs");
@@ -122,7 +124,8 @@ fn all_but(left_out: &[LeftOut]) -> String {
 fn libtest(flags: &Test, left_out: &[LeftOut]) -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--no-fail-fast"]).args(selection(&flags.packages));
-    command.args(["--all-targets", "--", "--include-ignored", "--test-threads=2"]);
+    // No word of targets: with one, cargo would not build the examples that tests start. Doctests are among the default ones.
+    command.args(["--", "--include-ignored", "--test-threads=2"]);
     for test in left_out {
         command.args(["--skip", &test.name]);
     }
@@ -195,14 +198,13 @@ mod tests {
     #[test]
     fn cargo_test_runs_ignored_tests_and_takes_the_filter_last() {
         let command = libtest(&flags(&["a"], &["some_test"]), &[]);
-        let expected =
-            "test --no-fail-fast --package a --all-targets -- --include-ignored --test-threads=2 some_test";
+        let expected = "test --no-fail-fast --package a -- --include-ignored --test-threads=2 some_test";
         assert_eq!(words(&command).join(" "), expected);
     }
 
     #[test]
     fn cargo_test_leaves_tests_out_by_name_exactly_unless_a_filter_is_given() {
-        let start = "test --no-fail-fast --workspace --all-targets -- --include-ignored --test-threads=2";
+        let start = "test --no-fail-fast --workspace -- --include-ignored --test-threads=2";
         let all = words(&libtest(&flags(&[], &[]), &three())).join(" ");
         assert_eq!(all, format!("{start} --skip x --skip y --skip z --exact"));
         let some = words(&libtest(&flags(&[], &["lease"]), &three())).join(" ");

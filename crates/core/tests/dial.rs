@@ -79,7 +79,7 @@ async fn a_wire_that_breaks_is_replaced_and_the_watch_goes_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
+#[ignore = "needs a real etcd: authentication"]
 async fn a_password_goes_over_a_wire_that_was_said_to_be_private() {
     let member = Member::single().await;
     let options = options();

@@ -328,7 +328,7 @@ async fn acknowledgements_through_a_lossy_wire_move_the_cursor_to_the_last() {
     let place = Place::at("acks", vec![proxy.endpoint()]);
     let topic = place.topic().await;
     let mut subscription = topic.subscribe(From::cursor("c")).await.unwrap();
-    proxy.flaky(0.03, 3).await;
+    proxy.flaky(0.06, 3).await;
     let mut last = None;
     for n in 0..150 {
         topic.publish(n.to_string()).await.unwrap();
