@@ -17,6 +17,9 @@ use crate::session::Shared;
 use crate::txn::{Compare, Op, Txn};
 use crate::watch::{EventKind, Overflow, Tail, TailItem};
 
+/// A watch that went on for so long was a good one.
+const CALM: Duration = Duration::from_secs(5);
+
 /// Why the key has to be looked after again.
 enum Turn {
     /// It was deleted underneath.
@@ -27,6 +30,16 @@ enum Turn {
     Displaced,
     Leave(Option<oneshot::Sender<Result<()>>>),
     Closing,
+}
+
+/// The key as it was found or made to be ours.
+#[derive(Debug, Clone, Copy)]
+struct Installed {
+    /// The revision at which it was written.
+    written: i64,
+    /// The revision at which it was known to be so: perhaps much later, with nothing in between. What is from before may
+    /// have been compacted.
+    known: i64,
 }
 
 pub(super) struct Keeper {
@@ -54,25 +67,36 @@ impl Keeper {
     ) {
         let mut first = Some(first);
         let mut backoff = Backoff::streams();
+        let mut rewatch = Backoff::streams();
         loop {
             let installed = match first {
                 Some(_) => Client::by(deadline, self.install(&epoch)).await,
                 None => self.install(&epoch).await,
             };
             let turn = match installed {
-                Ok(revision) => {
+                Ok(installed) => {
                     backoff = Backoff::streams();
                     // A name is taken over once. Whoever has it when it is to be restored has taken it over since.
                     self.conflict = Conflict::Refuse;
                     // Before the answer: whoever has it must not find the key missing.
-                    self.report(PresenceState::Kept, &epoch, revision);
+                    self.report(PresenceState::Kept, &epoch, installed.written);
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
                     }
                     for reply in self.waiting.drain(..) {
-                        let _ = reply.send(Ok(revision));
+                        let _ = reply.send(Ok(installed.written));
                     }
-                    self.hold(&epoch, revision).await
+                    let since = Instant::now();
+                    match self.hold(&epoch, installed.known).await {
+                        // The watch could not say: not again and again at full speed.
+                        Turn::Retry => {
+                            if since.elapsed() > CALM {
+                                rewatch = Backoff::streams();
+                            }
+                            self.pause(&epoch, rewatch.next()).await
+                        }
+                        turn => turn,
+                    }
                 }
                 Err(error) => {
                     if let Some(first) = first.take() {
@@ -108,23 +132,23 @@ impl Keeper {
     }
 
     /// Holds the key until something happens to it.
-    async fn hold(&mut self, epoch: &Epoch, revision: i64) -> Turn {
+    async fn hold(&mut self, epoch: &Epoch, known: i64) -> Turn {
         // One watch for as long as it can be resumed: a new one may be behind for a tenth of a second.
         let mut tail = match self.tail.take() {
             Some(tail) => tail,
             None => {
-                let tail = self.shared.client.tail(&self.key, revision.saturating_add(1), Overflow::Pause);
+                let tail = self.shared.client.tail(&self.key, known.saturating_add(1), Overflow::Pause);
                 let Ok(tail) = tail.await else { return Turn::Retry };
                 tail
             }
         };
-        let (turn, broken) = self.held(epoch, revision, &mut tail).await;
+        let (turn, broken) = self.held(epoch, known, &mut tail).await;
         self.tail = (!broken).then_some(tail);
         turn
     }
 
     /// What ends the holding, and whether the watch is of no more use.
-    async fn held(&mut self, epoch: &Epoch, mut installed: i64, tail: &mut Tail) -> (Turn, bool) {
+    async fn held(&mut self, epoch: &Epoch, mut known: i64, tail: &mut Tail) -> (Turn, bool) {
         let closing = self.shared.closing.clone();
         loop {
             let turn = tokio::select! {
@@ -134,11 +158,11 @@ impl Keeper {
                         self.value = value;
                         self.waiting.push(reply);
                         match self.install(epoch).await {
-                            Ok(revision) => {
-                                installed = revision;
-                                self.report(PresenceState::Kept, epoch, revision);
+                            Ok(installed) => {
+                                known = installed.known;
+                                self.report(PresenceState::Kept, epoch, installed.written);
                                 for reply in self.waiting.drain(..) {
-                                    let _ = reply.send(Ok(revision));
+                                    let _ = reply.send(Ok(installed.written));
                                 }
                                 continue;
                             }
@@ -152,7 +176,7 @@ impl Keeper {
                 },
                 () = closing.cancelled() => Turn::Closing,
                 _ = epoch.lost() => Turn::EpochLost,
-                turn = watch(tail, epoch, installed) => match turn {
+                turn = watch(tail, epoch, known) => match turn {
                     Some(turn) => turn,
                     None => return (Turn::Retry, true),
                 },
@@ -161,8 +185,8 @@ impl Keeper {
         }
     }
 
-    /// Makes the key ours with the present value; gives the revision at which it is so.
-    async fn install(&self, epoch: &Epoch) -> Result<i64> {
+    /// Makes the key ours with the present value.
+    async fn install(&self, epoch: &Epoch) -> Result<Installed> {
         tokio::select! {
             biased;
             installed = self.shared.client.optimistic(|| self.try_install(epoch)) => installed,
@@ -172,7 +196,8 @@ impl Keeper {
         }
     }
 
-    async fn try_install(&self, epoch: &Epoch) -> Result<Step<i64>> {
+    async fn try_install(&self, epoch: &Epoch) -> Result<Step<Installed>> {
+        let now = |revision| Step::Done(Installed { written: revision, known: revision });
         let client = &self.shared.client;
         epoch.check()?;
         let put = Op::put_leased(&self.key, self.value.clone(), epoch);
@@ -184,7 +209,7 @@ impl Keeper {
             .otherwise(Op::get(epoch.key()));
         let reply = client.settle(&create).await?.reply;
         if reply.succeeded {
-            return Ok(Step::Done(reply.revision));
+            return Ok(now(reply.revision));
         }
         if reply.entry(1).is_none_or(|kv| kv.create_revision != epoch.token()) {
             epoch.end(LostReason::Expired);
@@ -193,7 +218,7 @@ impl Keeper {
         let Some(found) = reply.entry(0) else { return Ok(Step::Conflict) };
         let ours = found.lease == epoch.lease();
         if ours && found.value == self.value {
-            return Ok(Step::Done(found.mod_revision));
+            return Ok(Step::Done(Installed { written: found.mod_revision, known: reply.revision }));
         }
         let former = self.leases.contains(&found.lease);
         if !ours && !former && self.conflict == Conflict::Refuse {
@@ -205,7 +230,7 @@ impl Keeper {
             .then(put);
         let settled = client.settle(&replace).await?;
         // Not applied: either somebody was faster, or a copy of this one was; the next round sees which.
-        Ok(if settled.reply.succeeded { Step::Done(settled.reply.revision) } else { Step::Conflict })
+        Ok(if settled.reply.succeeded { now(settled.reply.revision) } else { Step::Conflict })
     }
 
     /// Deletes the key if it is still ours.
@@ -306,11 +331,11 @@ impl Keeper {
     }
 }
 
-/// Waits until the watched key is not what this presence wrote at `installed`; `None` when the watch cannot tell.
-async fn watch(tail: &mut Tail, epoch: &Epoch, installed: i64) -> Option<Turn> {
+/// Waits until the watched key is not what this presence knew it to be at `known`; `None` when the watch cannot tell.
+async fn watch(tail: &mut Tail, epoch: &Epoch, known: i64) -> Option<Turn> {
     while let Some(Ok(TailItem::Changes(changes))) = tail.next().await {
         // What led up to the present state is history.
-        for event in changes.events.into_iter().filter(|event| event.kv.mod_revision > installed) {
+        for event in changes.events.into_iter().filter(|event| event.kv.mod_revision > known) {
             match event.kind {
                 EventKind::Delete => return Some(Turn::Restore),
                 EventKind::Put if event.kv.lease != epoch.lease() => return Some(Turn::Displaced),
