@@ -380,3 +380,24 @@ async fn a_watch_from_a_compacted_revision_says_so_and_others_on_the_stream_go_o
     let read = client.range_at(&prefix, from).await;
     assert!(matches!(read, Err(Error::Compacted { .. })), "{read:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn a_deletion_that_is_compacted_while_the_watch_is_cut_off_is_not_missed() {
+    let member = Member::single().await;
+    let oracle = member.oracle().await;
+    let proxy = Proxy::to(member.endpoint()).await;
+    let (client, prefix) = client(&[proxy.endpoint()]).await;
+    let key = prefix.key("gone").unwrap();
+    oracle.put(key.as_bytes(), "1").await;
+    let mut watcher = client.watch(&prefix).await.unwrap();
+    proxy.refuse().await;
+    // The very next revision, and the last one: etcd takes a watch from here on for whole, and has nothing to tell.
+    oracle.delete(key.as_bytes()).await;
+    oracle.compact_to_head().await;
+    proxy.pass().await;
+    let update =
+        tokio::time::timeout(Duration::from_secs(5), watcher.next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(&update.changes[..], [sereno_core::Change::Deleted { .. }]), "{update:?}");
+    assert_eq!(watcher.view().len(), 0);
+}

@@ -50,6 +50,10 @@ pub(super) struct Watch {
     /// Events of a revision that may not be complete yet.
     pending: Vec<Event>,
     pub(super) paused: bool,
+    /// Whether the store may have gone on since what is wanted next: see [`Watch::start`].
+    pub(super) late: bool,
+    /// Whether etcd has ever taken it.
+    pub(super) accepted: bool,
     /// When etcd last refused it, unless it accepted it since; it may have been the token's age.
     pub(super) refused: Option<Instant>,
 }
@@ -98,7 +102,16 @@ pub(super) struct Watches {
 impl Watches {
     pub(super) fn add(&mut self, add: Add) {
         let Add { id, range, from, queue } = add;
-        let watch = Watch { range, next: from, queue, pending: Vec::new(), paused: false, refused: None };
+        let watch = Watch {
+            range,
+            next: from,
+            queue,
+            pending: Vec::new(),
+            paused: false,
+            late: false,
+            accepted: false,
+            refused: None,
+        };
         self.by_id.insert(id, watch);
     }
 
@@ -191,6 +204,14 @@ impl Watch {
     /// The stream is gone: what was not complete comes again.
     pub(super) fn rewind(&mut self) {
         self.pending.clear();
+        self.late |= self.accepted;
+    }
+
+    /// The revision to ask for. Some versions of etcd (3.5.1 among them) forget a deletion with the compaction
+    /// of its own revision, and still take a watch from there on for whole: asked for one revision more, they say that it
+    /// is not. A watch from the present on has nothing to lose, and would only be served later.
+    pub(super) fn start(&self) -> i64 {
+        if self.late { self.next.saturating_sub(1).max(1) } else { self.next }
     }
 }
 
@@ -303,6 +324,7 @@ impl Task {
         for id in self.signals.take_resumed() {
             if let Some(watch) = self.watches.by_id.get_mut(&id) {
                 watch.paused = false;
+                watch.late = true;
             }
         }
     }

@@ -64,7 +64,7 @@ impl Plan {
                 continue;
             }
             if first.is_none() {
-                first = Some((*id, watch.range.start.clone(), options(&watch.range, watch.next, 1)));
+                first = Some((*id, watch.range.start.clone(), options(&watch.range, watch.start(), 1)));
             } else {
                 outbox.push_back(Request::Create(*id));
             }
@@ -211,13 +211,14 @@ impl Pump {
                 Request::Cancel(wire) => return Some(Prepared::Cancel(*wire)),
                 Request::Create(id) => {
                     let id = *id;
-                    if let Some(Watch { range, next, paused: false, .. }) = watches.by_id.get(&id) {
+                    if let Some(watch @ Watch { paused: false, .. }) = watches.by_id.get(&id) {
                         let wire = *self.ids.entry(id).or_insert_with(|| {
                             self.last_wire += 1;
                             self.last_wire
                         });
                         self.wires.insert(wire, id);
-                        let (key, options) = (range.start.clone(), options(range, *next, wire));
+                        let (key, options) =
+                            (watch.range.start.clone(), options(&watch.range, watch.start(), wire));
                         return Some(Prepared::Create { wire, key, options });
                     }
                     self.outbox.pop_front();
@@ -252,6 +253,14 @@ impl Pump {
         if message.created {
             if let Some(watch) = watches.by_id.get_mut(&id) {
                 watch.refused = None;
+                watch.accepted = true;
+                if !watch.late && revision >= watch.next {
+                    // Something came in between after all.
+                    watch.late = true;
+                    self.unmap(id);
+                    self.outbox.push_back(Request::Cancel(wire));
+                    self.outbox.push_back(Request::Create(id));
+                }
             }
             if revision < inner.floor() && matches!(self.check, Check::NotNeeded) {
                 // This member has not seen what we have: it lags, or it is another store under the same name, whose
@@ -310,6 +319,7 @@ impl Pump {
         for id in signals.take_resumed() {
             if let Some(watch) = watches.by_id.get_mut(&id) {
                 watch.paused = false;
+                watch.late = true;
                 self.outbox.push_back(Request::Create(id));
             }
         }
