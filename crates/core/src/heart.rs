@@ -71,6 +71,7 @@ impl Keeper {
             tracing::info!(epoch = next.number(), "session epoch begins");
             let number = next.number();
             shared.epochs.send_replace(next);
+            shared.begun.notify_waiters();
             shared.report(number, SessionState::Connected);
         }
     }

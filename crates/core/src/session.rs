@@ -6,11 +6,12 @@ mod weak;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -104,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) options: SessionOptions,
     pub(crate) epochs: watch::Sender<Epoch>,
+    /// Wakes those who wait for an epoch, in the order in which they came.
+    pub(crate) begun: Notify,
     pub(crate) status: watch::Sender<SessionStatus>,
     /// Asks everything that stands on the session to finish.
     pub(crate) closing: CancellationToken,
@@ -156,6 +159,7 @@ impl Session {
             client: client.clone(),
             options,
             epochs: watch::Sender::new(epoch),
+            begun: Notify::new(),
             status: watch::Sender::new(status),
             closing: closing.clone(),
             tasks: TaskTracker::new(),
@@ -270,15 +274,17 @@ impl Session {
 
 impl Shared {
     pub(crate) async fn next_epoch(&self, after: u64) -> Result<Epoch> {
-        let mut epochs = self.epochs.subscribe();
         loop {
-            let epoch = epochs.borrow_and_update().clone();
+            let mut begun = pin!(self.begun.notified());
+            // From here on none is missed.
+            begun.as_mut().enable();
+            let epoch = self.epochs.borrow().clone();
             if epoch.number() > after && epoch.is_valid() {
                 return Ok(epoch);
             }
             tokio::select! {
                 biased;
-                changed = epochs.changed() => changed.map_err(|_| Error::Stopped)?,
+                () = begun => {}
                 () = self.closing.cancelled() => {
                     return Err(Error::SessionLost { epoch: epoch.number(), reason: LostReason::Closed });
                 }
