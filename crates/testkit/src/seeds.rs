@@ -22,7 +22,7 @@ const SEED: &str = "SERENO_SEED";
 /// Plays so many seeds instead of the suite's own number.
 const SEEDS: &str = "SERENO_SEEDS";
 /// No run lasts longer, by its own time.
-const RUN: Duration = Duration::from_secs(3600);
+const RUN: Duration = Duration::from_secs(600);
 /// No run lasts longer, by real time: one that does has hung without waiting for anything.
 const STUCK: Duration = Duration::from_secs(60);
 

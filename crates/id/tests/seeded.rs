@@ -1,0 +1,98 @@
+//! Ids under faults that a seed decides: no etcd is needed. `cargo xtask test --seed <n>` plays one again.
+
+// A test may fail; helpers are test code too, which the lint cannot see.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sereno_id::core::{Session, chance};
+use sereno_id::{Error, IdGenerator, IdOptions};
+use sereno_testkit::{Seeds, Stage};
+
+async fn idle(most: u64) {
+    tokio::time::sleep(Duration::from_millis(chance::number() % most)).await;
+}
+
+fn options(workers: usize) -> IdOptions {
+    // So short a time is reserved that it has to be done again and again, among the faults.
+    IdOptions::default().workers(workers).ahead(Duration::from_secs(1))
+}
+
+fn passing(error: &Error) -> bool {
+    error.is_retryable() || error.is_session_lost() || matches!(error, Error::WorkerLost { .. })
+}
+
+async fn open(session: &Session, workers: usize) -> IdGenerator {
+    for _ in 0..100 {
+        match IdGenerator::open_with(session, options(workers)).await {
+            Ok(generator) => return generator,
+            Err(error) => assert!(passing(&error), "{error:?}"),
+        }
+        idle(200).await;
+    }
+    panic!("no generator can be opened");
+}
+
+/// Asks for ids in portions, whatever gets in the way.
+async fn generate(session: Session, workers: usize) -> (IdGenerator, Vec<u64>) {
+    let generator = open(&session, workers).await;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        match generator.next_ids(1 + chance::below(600)).await {
+            Ok(more) => ids.extend(more),
+            Err(error) => {
+                assert!(passing(&error), "{error:?}");
+                if let Err(error) = generator.reopen().await {
+                    assert!(passing(&error), "{error:?}");
+                }
+            }
+        }
+        idle(800).await;
+    }
+    (generator, ids)
+}
+
+async fn many_generate(stage: &Stage) {
+    let sessions = [stage.session().await, stage.session().await, stage.session().await];
+    stage.disturb();
+    let mut tasks = Vec::new();
+    for (session, workers) in [(0, 1), (0, 2), (1, 1), (1, 3), (2, 1)] {
+        tasks.push(tokio::spawn(generate(sessions[session].clone(), workers)));
+    }
+    let mut all = BTreeSet::new();
+    let mut generators = Vec::new();
+    for task in tasks {
+        let (generator, ids) = task.await.unwrap();
+        assert!(ids.is_sorted_by(|one, other| one < other), "a generator's ids ascend");
+        assert!(ids.into_iter().all(|id| all.insert(id)), "an id was given out twice");
+        generators.push(generator);
+    }
+    stage.calm();
+    let mut workers = BTreeSet::new();
+    for generator in &generators {
+        let more = async || match generator.next_ids(300).await {
+            Ok(ids) => Some(ids),
+            Err(error) => {
+                assert!(passing(&error), "{error:?}");
+                generator.reopen().await.ok()?;
+                None
+            }
+        };
+        let ids = stage.until("ids", more).await;
+        assert!(ids.into_iter().all(|id| all.insert(id)), "an id was given out twice");
+        for worker in generator.workers() {
+            assert!(workers.insert(worker), "worker id {worker} is had twice");
+        }
+    }
+}
+
+#[test]
+fn no_id_is_given_out_twice() {
+    Seeds::new(env!("CARGO_PKG_NAME"), "no_id_is_given_out_twice", 110).run(many_generate);
+}
+
+#[test]
+fn a_seed_is_played_the_same_again() {
+    Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_generate);
+}
