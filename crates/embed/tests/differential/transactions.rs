@@ -117,6 +117,8 @@ async fn branches_are_answered_alike() {
         together([put("d", "1").inner(), delete_span(("e", "f")).inner(), delete_span(("c", "d")).inner()]),
         together([delete_span(ALL).inner(), get("d").inner()]),
         together([delete_span(ALL).inner(), put("a", "1").inner()]),
+        // Now there is something to delete before it is created.
+        together([delete_span(ALL).inner(), put("a", "2").inner()]),
         together([delete("a").inner(), delete("a").inner()]),
         span(ALL),
     ];
