@@ -31,6 +31,10 @@ impl State {
 
     /// A checksum of all keys at a revision; 0 means now. The same contents give the same one, but not etcd's.
     pub(crate) fn hash(&self, revision: i64) -> Result<u32, Refusal> {
+        // Unlike a read, it cannot be had at the compacted revision itself.
+        if revision > 0 && revision <= self.compacted {
+            return Err(Refusal::COMPACTED);
+        }
         let revision = if revision <= 0 { self.revision } else { revision };
         self.check_readable(revision, self.revision)?;
         let all = Span::From(vec![0]);
