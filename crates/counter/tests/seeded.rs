@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sereno_counter::core::{Error as CoreError, Session};
 use sereno_counter::{Counter, Error};
+use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 
 const NAME: &str = "jobs";
@@ -134,4 +136,60 @@ fn what_many_add_under_faults_is_the_sum_and_no_value_is_told_twice() {
 #[test]
 fn a_seed_is_played_the_same_again() {
     Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_count);
+}
+
+/// A script is the same whatever the seed, but for the chances of the library.
+fn script<S: AsyncFn(&Stage) + Send + Sync + 'static>(test: &'static str, scenario: S) {
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(scenario);
+}
+
+#[test]
+fn an_addition_whose_answers_are_lost_counts_once_and_is_told_the_value_of_then() {
+    script("an_addition_whose_answers_are_lost_counts_once_and_is_told_the_value_of_then", async |stage| {
+        let (counter, other) =
+            (Counter::new(&stage.session().await, NAME), Counter::new(&stage.session().await, NAME));
+        assert_eq!(counter.add(5).await.unwrap(), 5);
+        assert_eq!(other.add(10).await.unwrap(), 15);
+        stage.faults().next(Call::Txn, 1, Fault::HangReply);
+        let (told, after) = tokio::join!(counter.add(7), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            other.add(100).await
+        });
+        assert_eq!((told.unwrap(), after.unwrap()), (22, 122));
+        stage.faults().next(Call::Txn, 3, Fault::LoseReply);
+        assert_eq!(counter.add(1).await.unwrap(), 123);
+        assert_eq!(stage.faults().injected().len(), 4, "{:?}", stage.faults().injected());
+    });
+}
+
+#[test]
+fn a_session_that_dies_before_its_answer_learns_what_became_of_it() {
+    script("a_session_that_dies_before_its_answer_learns_what_became_of_it", async |stage| {
+        let counter = Counter::new(&stage.session().await, NAME);
+        counter.add(1).await.unwrap();
+        stage.faults().next(Call::Txn, 1, Fault::HangReply);
+        let (told, ()) = tokio::join!(counter.add(1), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(stage.faults().expire_all(), 1);
+        });
+        assert_eq!(told.unwrap(), 2);
+        assert_eq!(counter.add(1).await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_store_that_was_rolled_back_is_reported_and_not_counted_on() {
+    script("a_store_that_was_rolled_back_is_reported_and_not_counted_on", async |stage| {
+        let session = stage.session().await;
+        let counter = Counter::new(&session, NAME);
+        for _ in 0..3 {
+            counter.add(1).await.unwrap();
+        }
+        stage.faults().roll_back(stage.server().status().revision - 2).unwrap();
+        for result in [counter.get().await, counter.add(1).await] {
+            assert!(matches!(result, Err(Error::Core(CoreError::StoreRolledBack { .. }))), "{result:?}");
+        }
+        // A client that has seen nothing of before has nothing to complain about.
+        assert_eq!(Counter::new(&stage.session().await, NAME).get().await.unwrap(), 1);
+    });
 }

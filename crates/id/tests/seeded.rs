@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sereno_id::core::{Session, chance};
 use sereno_id::{Error, IdGenerator, IdOptions};
+use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 
 async fn idle(most: u64) {
@@ -95,4 +96,36 @@ fn no_id_is_given_out_twice() {
 #[test]
 fn a_seed_is_played_the_same_again() {
     Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_generate);
+}
+
+#[test]
+fn a_claim_whose_answers_are_lost_is_ours_and_nobody_elses() {
+    let test = "a_claim_whose_answers_are_lost_is_ours_and_nobody_elses";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let session = stage.session().await;
+        stage.faults().next(Call::Txn, 4, Fault::LoseReply);
+        let (one, other) = (open(&session, 1).await, open(&session, 1).await);
+        assert_eq!(stage.faults().injected().len(), 4);
+        assert_ne!(one.workers(), other.workers());
+        let mut ids = one.next_ids(500).await.unwrap();
+        ids.extend(other.next_ids(500).await.unwrap());
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 1000);
+    });
+}
+
+#[test]
+fn a_lease_that_ends_in_the_middle_ends_the_ids_and_whoever_is_next_goes_on_above_them() {
+    let test = "a_lease_that_ends_in_the_middle_ends_the_ids_and_whoever_is_next_goes_on_above_them";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let session = stage.session().await;
+        let generator = open(&session, 1).await;
+        let before = generator.next_ids(300).await.unwrap();
+        assert_eq!(stage.faults().expire_all(), 1);
+        let ended = async || generator.next_id().await.err();
+        let error = stage.until("the generator to end", ended).await;
+        assert!(error.is_session_lost(), "{error:?}");
+        let again = async || generator.reopen().await.ok();
+        stage.until("the generator to be reopened", again).await;
+        assert!(generator.next_id().await.unwrap() > *before.last().unwrap());
+    });
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sereno_keepalive::core::{Client, PresenceState, Session, chance};
 use sereno_keepalive::{Announcement, Error, Event, Group, KeepAlive, Members};
+use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 
 const GROUP: &str = "workers";
@@ -225,4 +226,73 @@ fn the_group_is_who_is_announced_and_what_is_told_of_it_adds_up() {
 #[test]
 fn a_seed_is_played_the_same_again() {
     Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_announce);
+}
+
+#[test]
+fn a_node_whose_lease_ended_is_restored_under_the_next_epoch_with_its_last_value() {
+    let test = "a_node_whose_lease_ended_is_restored_under_the_next_epoch_with_its_last_value";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let session = stage.session().await;
+        let node = announce(&session, "n1", "1").await;
+        node.update("2").await.unwrap();
+        let first = session.epoch();
+        assert_eq!(stage.faults().expire_all(), 1);
+        let restored = async || {
+            let status = node.status();
+            (status.state == PresenceState::Kept && status.epoch == 2).then_some(status)
+        };
+        assert_eq!(stage.until("the node to be restored", restored).await.restored, 1);
+        assert!(session.epoch().token() > first.token());
+        let alive = Group::new(session.client(), GROUP).alive().await.unwrap();
+        assert_eq!(alive.iter().map(|node| text(&node.value)).collect::<Vec<_>>(), ["2"]);
+    });
+}
+
+#[test]
+fn a_compaction_while_the_watches_are_cut_costs_a_few_requests_and_no_more() {
+    let test = "a_compaction_while_the_watches_are_cut_costs_a_few_requests_and_no_more";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let session = stage.session().await;
+        let (_still, busy) = (announce(&session, "still", "1").await, announce(&session, "busy", "1").await);
+        for n in 0..5 {
+            busy.update(format!("{n}")).await.unwrap();
+        }
+        stage.faults().compact();
+        // A fault that does nothing but be counted.
+        stage.faults().next(Call::Txn, 10_000, Fault::Delay(Duration::ZERO));
+        stage.faults().cut_streams();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let transactions = stage.faults().injected().len();
+        assert!(
+            (1..10).contains(&transactions),
+            "{transactions} transactions for two nodes that were not touched"
+        );
+    });
+}
+
+#[test]
+fn a_node_that_leaves_and_is_compacted_while_the_watch_is_cut_off_does_not_stay_in_the_view() {
+    let test = "a_node_that_leaves_and_is_compacted_while_the_watch_is_cut_off_does_not_stay_in_the_view";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let session = stage.session().await;
+        let node = announce(&session, "n1", "1").await;
+        let client = stage.client(Duration::from_secs(5));
+        let mut members = Group::new(&client, GROUP).watch().await.unwrap();
+        assert!(matches!(members.next().await, Some(Ok(Event::Snapshot(nodes))) if nodes.len() == 1));
+        stage.faults().next(Call::Watch, 6, Fault::LoseRequest);
+        stage.faults().cut_streams();
+        // The very next revision, and the last one.
+        node.leave().await.unwrap();
+        stage.faults().compact();
+        let left = stage.soon("the node to leave", async {
+            loop {
+                match members.next().await.unwrap().unwrap() {
+                    Event::Resync => {}
+                    event => break event,
+                }
+            }
+        });
+        assert!(matches!(left.await, Event::Left(node) if node.name == "n1"));
+        assert_eq!(members.alive(), []);
+    });
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sereno_pubsub::core::{Session, chance};
 use sereno_pubsub::{Delivery, Error, From, Position, Retention, Subscription, Topic, TopicOptions};
+use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 
 const NAME: &str = "work";
@@ -252,4 +253,46 @@ fn everybody_sees_what_was_acknowledged_once_in_one_order_and_gaps_only_as_repor
 #[test]
 fn a_seed_is_played_the_same_again() {
     Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_publish);
+}
+
+#[test]
+fn a_compaction_while_a_subscriber_is_cut_off_leaves_no_gap() {
+    let test = "a_compaction_while_a_subscriber_is_cut_off_leaves_no_gap";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let (topic, other) = (topic(&stage.session().await, stage), topic(&stage.session().await, stage));
+        let reading = tokio::spawn(read(other.subscribe(From::Now).await.unwrap(), 1));
+        for n in 0..10 {
+            topic.publish(format!("one 0 {n:03}")).await.unwrap();
+        }
+        // Nobody can watch for a while.
+        stage.faults().next(Call::Watch, 6, Fault::LoseRequest);
+        stage.faults().cut_streams();
+        for n in 10..20 {
+            topic.publish(format!("one 0 {n:03}")).await.unwrap();
+        }
+        stage.faults().compact();
+        topic.publish("end 0 0").await.unwrap();
+        let seen = stage.soon("the subscriber", reading).await.unwrap();
+        check_order(&seen);
+        assert_eq!((seen.messages.len(), seen.missed), (21, 0));
+        assert!(stage.faults().injected().len() >= 2, "{:?}", stage.faults().injected());
+    });
+}
+
+#[test]
+fn a_publish_whose_answers_are_lost_is_there_once() {
+    Seeds::new(env!("CARGO_PKG_NAME"), "a_publish_whose_answers_are_lost_is_there_once", 5).run(
+        async |stage| {
+            let topic = topic(&stage.session().await, stage);
+            let first = topic.publish("one 0 000").await.unwrap();
+            stage.faults().next(Call::Txn, 3, Fault::LoseReply);
+            let second = topic.publish("one 0 001").await.unwrap();
+            assert!(second > first);
+            assert_eq!(stage.faults().injected().len(), 3);
+            topic.publish("end 0 0").await.unwrap();
+            let seen = read(topic.subscribe(From::Oldest).await.unwrap(), 1).await;
+            assert_eq!(seen.messages.len(), 3);
+            assert_eq!((seen.messages[0].1, seen.messages[1].1), (first, second));
+        },
+    );
 }

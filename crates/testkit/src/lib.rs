@@ -33,6 +33,11 @@
 //! Containers run through testcontainers, on the host's network and with their data in a mounted folder, so that a
 //! container and a process listen on the same kind of address with the same flags. That needs a Docker daemon on this machine.
 //!
+//! # Seeds
+//! What needs no real etcd runs against one in the process, by seeds: see [`Seeds`] and [`Stage`]. `SERENO_SEED=n` plays
+//! one seed of every seeded test again and tells what happened, as `cargo xtask test --seed n` does; `SERENO_SEEDS=n`
+//! plays n of them.
+//!
 //! # What is left behind
 //! Nothing. Dropping a [`Member`], [`Cluster`] or [`ChildProcess`] kills it and deletes its data. When the test process
 //! itself dies, however it dies, a waiting shell removes what it had, and where `setpriv` exists the kernel kills its
@@ -71,6 +76,9 @@ pub use member::Member;
 pub use metrics::{Metrics, metrics};
 pub use oracle::{Oracle, enable_auth, raw, raw_with};
 pub use proxy::{Flaky, Mode, Proxy, ProxyStats};
+/// The server of seeded runs, for the names of its faults.
+pub use sereno_embed as embed;
+
 pub use seeds::{Seeds, Trace};
 pub use shared::{fresh_namespace, shared};
 pub use source::Source;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 use sereno_waitgroup::core::{Session, chance};
 use sereno_waitgroup::{CrashPolicy, Error, WaitGroup, WaitGroupOptions};
@@ -153,4 +154,42 @@ fn nobody_is_released_before_all_is_done_and_everybody_is_when_it_is() {
 #[test]
 fn a_seed_is_played_the_same_again() {
     Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_finish);
+}
+
+#[test]
+fn a_worker_whose_lease_ends_in_the_middle_is_told_and_so_is_who_waits() {
+    let test = "a_worker_whose_lease_ends_in_the_middle_is_told_and_so_is_who_waits";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let (session, other) = (stage.session().await, stage.session().await);
+        let worker = group(&session).enter("n1").await.unwrap();
+        let strict = WaitGroup::new(&other, NAME);
+        let told = tokio::spawn(async move { strict.wait().await });
+        assert_eq!(stage.faults().expire_all(), 2);
+        stage.soon("the worker to be told", worker.lost()).await;
+        let told = stage.soon("the waiter", told).await.unwrap();
+        assert!(matches!(&told, Err(Error::WorkerDied { workers }) if workers.len() == 1), "{told:?}");
+        let late = worker.done().await;
+        assert!(late.as_ref().is_err_and(Error::is_session_lost), "{late:?}");
+        // Who counts it as done goes on.
+        stage.soon("a waiter that counts it as done", group(&other).wait()).await.unwrap();
+        assert_eq!(group(&other).count().await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_release_while_the_watch_is_cut_off_and_compacted_is_not_missed() {
+    let test = "a_release_while_the_watch_is_cut_off_and_compacted_is_not_missed";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let (here, there) = (group(&stage.session().await), group(&stage.session().await));
+        here.add(2).await.unwrap();
+        let waiter = wait(here, None);
+        there.done().await.unwrap();
+        stage.faults().next(Call::Watch, 6, Fault::LoseRequest);
+        stage.faults().cut_streams();
+        there.done().await.unwrap();
+        there.add(1).await.unwrap();
+        stage.faults().compact();
+        stage.soon("the waiter", waiter).await.unwrap();
+        assert_eq!(there.count().await.unwrap(), 1, "the next generation has begun all the same");
+    });
 }
