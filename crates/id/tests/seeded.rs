@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sereno_id::core::{Session, chance};
-use sereno_id::{Error, IdGenerator, IdOptions};
+use sereno_id::core::{Session, chance, pace};
+use sereno_id::{Clock, Error, IdGenerator, IdOptions};
 use sereno_testkit::embed::{Call, Fault};
 use sereno_testkit::{Seeds, Stage};
 
@@ -16,8 +16,10 @@ async fn idle(most: u64) {
 }
 
 fn options(workers: usize) -> IdOptions {
-    // So short a time is reserved that it has to be done again and again, among the faults.
-    IdOptions::default().workers(workers).ahead(Duration::from_secs(1))
+    // So short a time is reserved that it has to be done again and again, among the faults, and no two clocks agree.
+    let fast = Duration::from_millis(chance::number() % 4000);
+    let clock = Clock::new(move || pace::wall() + fast);
+    IdOptions::default().workers(workers).ahead(Duration::from_secs(1)).clock(clock)
 }
 
 fn passing(error: &Error) -> bool {
@@ -127,5 +129,31 @@ fn a_lease_that_ends_in_the_middle_ends_the_ids_and_whoever_is_next_goes_on_abov
         let again = async || generator.reopen().await.ok();
         stage.until("the generator to be reopened", again).await;
         assert!(generator.next_id().await.unwrap() > *before.last().unwrap());
+    });
+}
+
+#[test]
+fn a_worker_id_whose_clock_was_ahead_is_left_alone() {
+    let test = "a_worker_id_whose_clock_was_ahead_is_left_alone";
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 5).run(async |stage| {
+        let (session, other) = (stage.session().await, stage.session().await);
+        let ahead = IdOptions::default().clock(Clock::new(|| pace::wall() + Duration::from_secs(600)));
+        let fast = IdGenerator::open_with(&session, ahead).await.unwrap();
+        fast.next_ids(300).await.unwrap();
+        let theirs = fast.workers()[0];
+        session.close().await.unwrap();
+        // Under a seed worker ids are looked for from the first few on: twelve generators have all of those.
+        let mut all = BTreeSet::new();
+        let mut generators = Vec::new();
+        for _ in 0..12 {
+            let generator = IdGenerator::open_with(&other, IdOptions::default()).await.unwrap();
+            all.extend(generator.workers());
+            generators.push(generator);
+        }
+        assert_eq!(all.len(), 12);
+        assert!(
+            all.iter().any(|worker| worker.abs_diff(theirs) <= 1) && !all.contains(&theirs),
+            "{theirs}: {all:?}"
+        );
     });
 }
