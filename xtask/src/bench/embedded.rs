@@ -69,31 +69,40 @@ pub(super) async fn puts(plan: &Plan) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for tasks in TASKS {
         eprintln!("{PUTS}: {tasks} tasks");
-        let (mut ours, mut raw) = (Vec::new(), Vec::new());
+        let (mut inside, mut tcp, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=plan.windows {
             let window = if round == 0 { plan.warm_up } else { plan.window };
-            let rate = put_for(&server.endpoint(), tasks, window).await?;
+            let channel = etcd_client::Channel::Tonic(server.channel());
+            let rates = [
+                put_for(Client::from_channel(channel, None).await?, tasks, window).await?,
+                put_for(Client::connect([server.endpoint()], None).await?, tasks, window).await?,
+            ];
             let beside = match &real {
-                Some(real) => Some(put_for(&real.endpoint(), tasks, window).await?),
+                Some(real) => {
+                    Some(put_for(Client::connect([real.endpoint()], None).await?, tasks, window).await?)
+                }
                 None => None,
             };
             if round > 0 {
-                ours.push(rate);
+                let [first, second] = rates;
+                inside.push(first);
+                tcp.push(second);
                 raw.extend(beside);
             }
         }
-        cases.push(Case {
-            raw: real.is_some().then(|| median(&raw)),
-            targets: vec![Target::OfRaw(3.0)],
-            ..Case::rate(PUTS, "puts/s", &[("tasks", json!(tasks))], median(&ours))
-        });
+        for (way, ours) in [("within the process", inside), ("tcp", tcp)] {
+            cases.push(Case {
+                raw: real.is_some().then(|| median(&raw)),
+                targets: vec![Target::OfRaw(3.0)],
+                ..Case::rate(PUTS, "puts/s", &[("tasks", json!(tasks)), ("way", json!(way))], median(&ours))
+            });
+        }
     }
     server.stop().await;
     Ok(cases)
 }
 
-async fn put_for(endpoint: &str, tasks: usize, window: Duration) -> anyhow::Result<f64> {
-    let client = Client::connect([endpoint], None).await?;
+async fn put_for(client: Client, tasks: usize, window: Duration) -> anyhow::Result<f64> {
     let end = Instant::now() + window;
     let mut crew = JoinSet::new();
     for task in 0..tasks {

@@ -63,6 +63,11 @@ impl History {
         self.changes.range(first..)
     }
 
+    /// The last changes, as many as asked for.
+    pub(crate) fn last(&self, count: usize) -> impl Iterator<Item = &Version> {
+        self.changes.range(self.changes.len().saturating_sub(count)..)
+    }
+
     /// The version of a key at a revision, if it is not the present one. `Some(tombstone)` when it was deleted then.
     pub(crate) fn at(&self, key: &[u8], revision: i64) -> Option<&Version> {
         let versions = self.replaced.get(key)?;

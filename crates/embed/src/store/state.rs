@@ -103,7 +103,7 @@ impl State {
         }
         self.revision += 1;
         let revision = self.revision;
-        self.watches.tell(revision, self.history.since(revision));
+        self.watches.tell(revision, self.history.last(changes));
     }
 
     /// The version of a key at a revision, which must be readable.
