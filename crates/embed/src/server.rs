@@ -190,7 +190,7 @@ impl Server {
         &self.faults
     }
 
-    /// What it holds at this moment.
+    /// What it holds at this moment. Reads every key, for the checksum.
     #[must_use]
     pub fn status(&self) -> Status {
         self.engine.with(|state, _| Status::of(state))
