@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 async fn sessions(place: &Place, count: usize) -> Vec<Session> {
     let mut sessions = Vec::new();
     for _ in 0..count {
-        sessions.push(place.session().await);
+        sessions.push(place.patient_session().await);
     }
     sessions
 }

@@ -40,7 +40,16 @@ impl Place {
     }
 
     pub(crate) async fn session_for(&self, ttl: Duration) -> Session {
-        let options = ConnectOptions::default().namespace(Namespace::new(&self.namespace).unwrap());
+        self.open(ttl, ConnectOptions::default()).await
+    }
+
+    /// A session whose calls may take long: for tests in which many get in each other's way on a slow machine.
+    pub(crate) async fn patient_session(&self) -> Session {
+        self.open(Duration::from_secs(15), ConnectOptions::default().deadline(Duration::from_secs(30))).await
+    }
+
+    async fn open(&self, ttl: Duration, options: ConnectOptions) -> Session {
+        let options = options.namespace(Namespace::new(&self.namespace).unwrap());
         let client = Client::connect_with(self.endpoints.clone(), options).await.unwrap();
         Session::open_with(&client, SessionOptions::default().ttl(ttl)).await.unwrap()
     }
