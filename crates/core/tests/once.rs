@@ -161,8 +161,14 @@ async fn a_lost_answer_is_told_as_unknown_when_sent_once_and_resolved_when_settl
                 .await
         }
     });
+    // The answer follows the write, and must be lost as well: nothing more of it comes for five looks.
+    let (mut dropped, mut quiet) = (0, 0);
     sereno_testkit::eventually(Duration::from_secs(5), "the first copy to land", async || {
-        oracle.get(b.as_bytes()).await
+        let landed = oracle.get(b.as_bytes()).await.is_some();
+        let now = proxy.stats().responses_dropped;
+        quiet = if landed && now == dropped { quiet + 1 } else { 0 };
+        dropped = now;
+        (quiet == 5).then_some(())
     })
     .await;
     proxy.pass().await;
