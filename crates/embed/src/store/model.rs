@@ -218,3 +218,24 @@ proptest! {
         prop_assert_eq!(&picture, world.pictures.last().unwrap());
     }
 }
+
+#[test]
+fn a_watch_that_lags_is_told_no_revision_twice_after_a_roll_back() {
+    let mut world = World::new();
+    for _ in 0..1500 {
+        world.apply(&Step::Put(1, 1));
+    }
+    let (stream, _) = world.state.open_stream();
+    world.state.watch(stream, wanted(1));
+    let told: usize = world.state.pull(stream).iter().map(|answer| answer.events.len()).sum();
+    assert_eq!(told, 1000, "the first answer of two");
+    world.state.roll_back(500).unwrap();
+    world.pictures.truncate(501);
+    world.apply(&Step::Put(1, 2));
+    assert!(follow(&mut world.state, stream, Picture::new()).1.is_empty(), "it has been told of 501 before");
+    while world.now() < 1010 {
+        world.apply(&Step::Put(1, 3));
+    }
+    let (_, revisions) = follow(&mut world.state, stream, Picture::new());
+    assert_eq!(revisions, (1002..=1010).collect::<Vec<i64>>());
+}

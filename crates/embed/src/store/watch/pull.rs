@@ -80,7 +80,8 @@ impl State {
             let (changes, next) = self.changes_from(watcher.next, &watcher.wanted.span);
             let events = self.events(&watcher.wanted, changes.into_iter());
             watcher.busy |= !events.is_empty();
-            watcher.next = next;
+            // After a roll-back it is ahead of the store, and stays so.
+            watcher.next = watcher.next.max(next);
             if next > self.revision {
                 watcher.lagging = false;
                 book.lagging.remove(&id);
