@@ -119,7 +119,9 @@ async fn held(oracle: &Oracle, client: &Client) -> Vec<(usize, String)> {
     let slot = |key: &[u8]| String::from_utf8_lossy(key).rsplit('/').next().unwrap().parse().unwrap();
     found
         .into_iter()
-        .map(|(key, value)| (slot(&key), String::from_utf8(value).unwrap().split(' ').next().unwrap().to_owned()))
+        .map(|(key, value)| {
+            (slot(&key), String::from_utf8(value).unwrap().split(' ').next().unwrap().to_owned())
+        })
         .collect()
 }
 
@@ -181,7 +183,8 @@ async fn under_churn_nobody_has_two_slots_and_no_slot_is_lost() {
     })
     .await;
     assert_eq!(held(&oracle, &client).await.len(), members.len(), "a slot for each, and no other");
-    let mut all: Vec<u32> = members.iter().flat_map(|member| member.position().unwrap().partitions(200)).collect();
+    let mut all: Vec<u32> =
+        members.iter().flat_map(|member| member.position().unwrap().partitions(200)).collect();
     all.sort_unstable();
     assert_eq!(all, (0..200).collect::<Vec<_>>());
     let highest = members.iter().map(|member| member.position().unwrap().index).max().unwrap();
