@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 use crate::place::{Place, Seated};
-use crate::position::Invalid;
+use crate::position::{Invalid, Position};
 use crate::release::Release;
 
 /// Why a claim's holder is to stop.
@@ -39,8 +39,8 @@ pub struct Claim {
     index: usize,
     token: i64,
     epoch: Epoch,
-    /// The revision at which the member's stay began.
-    since: i64,
+    /// The position it was claimed at.
+    position: Position,
     lost: OnceLock<ClaimLost>,
     released: bool,
 }
@@ -130,7 +130,7 @@ impl Claim {
         }
         match self.place.look().standing {
             Err(invalid) => Some(ClaimLost::Invalid(invalid)),
-            Ok(now) if now.since != self.since => Some(ClaimLost::Invalid(self.place.lost())),
+            Ok(now) if !now.same_stay(&self.position) => Some(ClaimLost::Invalid(self.place.lost())),
             Ok(now) if now.index != self.index => Some(ClaimLost::Moved { to: now.index }),
             Ok(_) => None,
         }
@@ -237,7 +237,7 @@ async fn create(place: &Arc<Place>, seated: &Seated, ticket: &str) -> Result<Opt
         index,
         token,
         epoch: seated.epoch.clone(),
-        since: seated.position.since,
+        position: seated.position.clone(),
         lost: OnceLock::new(),
         released: false,
     }))

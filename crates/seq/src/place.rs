@@ -239,11 +239,11 @@ impl Own {
             _ if view.revision < written => return Err(Invalid::Unplaced),
             _ => return Err(Invalid::SeatLost),
         };
-        let (index, me, all) = match assignment {
-            Assignment::Compact => (rank, share::of_seat(&self.name), &view.seats.shares),
+        let (index, taken, me, all) = match assignment {
+            Assignment::Compact => (rank, seat.created, share::of_seat(&self.name), &view.seats.shares),
             Assignment::Stable => {
-                let slot = view.slot_of(&self.name, epoch).ok_or(Invalid::Unplaced)?;
-                (slot, share::of_slot(slot), &view.slots.shares)
+                let (slot, taken) = view.slot_of(&self.name, epoch).ok_or(Invalid::Unplaced)?;
+                (slot, taken, share::of_slot(slot), &view.slots.shares)
             }
         };
         let position = Position {
@@ -252,6 +252,7 @@ impl Own {
             epoch: epoch.number(),
             since: seat.created,
             revision: view.revision,
+            taken,
             share: Share { me, all: all.clone() },
         };
         let seat_modified = seat.modified;

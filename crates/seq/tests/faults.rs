@@ -335,6 +335,8 @@ async fn a_stopped_process_finds_its_position_and_claim_ended_the_moment_it_wake
     assert_eq!(process.line().await, "looking");
     process.pause();
     reads(&member, "0/1").await;
+    // So that it can tell this from being slow.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     process.resume();
     let mut lines = Vec::new();
     while !(lines.iter().any(|line| line == "1/2")
