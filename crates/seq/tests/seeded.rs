@@ -156,12 +156,12 @@ async fn follow(member: Member) -> Member {
     member
 }
 
-async fn many_live(stage: &Stage) {
+async fn many_live(stage: &Stage, assignment: Assignment) {
     let mut sessions = Vec::new();
     for _ in 0..3 {
         sessions.push(stage.session().await);
     }
-    let options = options(stage);
+    let options = SequenceOptions::default().assignment(assignment);
     let strict = !matches!(stage.seed() % 5, 2 | 4);
     let record = Arc::new(Record {
         strict,
@@ -259,14 +259,25 @@ async fn many_live(stage: &Stage) {
 }
 
 #[test]
-fn at_the_end_every_member_has_its_place_and_no_index_ever_had_two_holders() {
-    let test = "at_the_end_every_member_has_its_place_and_no_index_ever_had_two_holders";
-    Seeds::new(env!("CARGO_PKG_NAME"), test, 110).run(many_live);
+fn at_the_end_the_indices_are_the_order_of_joining_and_none_ever_had_two_holders() {
+    let test = "at_the_end_the_indices_are_the_order_of_joining_and_none_ever_had_two_holders";
+    let scenario = async |stage: &Stage| many_live(stage, Assignment::Compact).await;
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 60).run(scenario);
+}
+
+#[test]
+fn at_the_end_every_member_has_a_slot_and_none_ever_had_two_holders() {
+    let test = "at_the_end_every_member_has_a_slot_and_none_ever_had_two_holders";
+    let scenario = async |stage: &Stage| many_live(stage, Assignment::Stable).await;
+    Seeds::new(env!("CARGO_PKG_NAME"), test, 60).run(scenario);
 }
 
 #[test]
 fn a_seed_is_played_the_same_again() {
-    Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(many_live);
+    Seeds::new(env!("CARGO_PKG_NAME"), "a_seed_is_played_the_same_again", 5).repeat(async |stage: &Stage| {
+        let stable = stage.seed() % 2 == 1;
+        many_live(stage, if stable { Assignment::Stable } else { Assignment::Compact }).await;
+    });
 }
 
 #[test]
