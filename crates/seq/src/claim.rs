@@ -1,6 +1,7 @@
 //! The guard of an index.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use sereno_core::{Compare, Epoch, Key, LostReason, Op, Session, Txn};
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 use crate::place::{Place, Seated};
-use crate::position::Invalid;
+use crate::position::{Invalid, Position};
 use crate::release::Release;
 
 /// Why a claim's holder is to stop.
@@ -38,8 +39,8 @@ pub struct Claim {
     index: usize,
     token: i64,
     epoch: Epoch,
-    /// The revision at which the member's stay began.
-    since: i64,
+    /// The position it was claimed at.
+    position: Position,
     lost: OnceLock<ClaimLost>,
     released: bool,
 }
@@ -87,19 +88,19 @@ impl Claim {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn lost(&self) -> ClaimLost {
-        let (mut views, mut news) = (self.place.roster.views(), self.place.news());
         loop {
-            views.mark_unchanged();
-            news.mark_unchanged();
+            let (mut moved, mut news) = (pin!(self.place.roster.moved()), pin!(self.place.news()));
+            // From here on nothing is missed.
+            moved.as_mut().enable();
+            news.as_mut().enable();
             if let Some(lost) = self.ended() {
                 return lost;
             }
-            // Neither sender goes before the place does.
             tokio::select! {
                 biased;
                 _ = self.epoch.lost() => {}
-                _ = news.changed() => {}
-                _ = views.changed() => {}
+                () = news => {}
+                () = moved => {}
             }
         }
     }
@@ -129,7 +130,7 @@ impl Claim {
         }
         match self.place.look().standing {
             Err(invalid) => Some(ClaimLost::Invalid(invalid)),
-            Ok(now) if now.since != self.since => Some(ClaimLost::Invalid(self.place.lost())),
+            Ok(now) if !now.same_stay(&self.position) => Some(ClaimLost::Invalid(self.place.lost())),
             Ok(now) if now.index != self.index => Some(ClaimLost::Moved { to: now.index }),
             Ok(_) => None,
         }
@@ -160,10 +161,11 @@ impl fmt::Debug for Claim {
 
 /// Claims the member's index, wherever it goes, as soon as nobody else has it.
 pub(crate) async fn wait(place: &Arc<Place>, session: &Session) -> Result<Claim> {
-    let (mut views, mut news) = (place.roster.views(), place.news());
     loop {
-        views.mark_unchanged();
-        news.mark_unchanged();
+        let (mut moved, mut news) = (pin!(place.roster.moved()), pin!(place.news()));
+        // From here on nothing is missed.
+        moved.as_mut().enable();
+        news.as_mut().enable();
         match place.seated() {
             Err((invalid, true)) => return Err(Error::Invalid(invalid)),
             Ok(seated) if !seated.view.claims.contains_key(&seated.position.index) => {
@@ -171,18 +173,17 @@ pub(crate) async fn wait(place: &Arc<Place>, session: &Session) -> Result<Claim>
                 match claim(place, session, seated).await? {
                     // One that is not wanted any more is dropped, and given back.
                     Some(claim) if claim.is_valid() => return Ok(claim),
-                    Some(_) => continue,
-                    // Something of the group has changed since that view, and will be heard of.
+                    // Something of the group has changed since that view, and will be heard of, if it was not yet.
                     None if place.roster.view().revision == seen => {}
-                    None => continue,
+                    _ => continue,
                 }
             }
             _ => {}
         }
         tokio::select! {
             biased;
-            _ = news.changed() => {}
-            _ = views.changed() => {}
+            () = news => {}
+            () = moved => {}
         }
     }
 }
@@ -236,7 +237,7 @@ async fn create(place: &Arc<Place>, seated: &Seated, ticket: &str) -> Result<Opt
         index,
         token,
         epoch: seated.epoch.clone(),
-        since: seated.position.since,
+        position: seated.position.clone(),
         lost: OnceLock::new(),
         released: false,
     }))

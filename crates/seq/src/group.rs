@@ -79,11 +79,11 @@ impl Seats {
 }
 
 impl Group {
-    /// The slot that a seat has under this epoch.
-    pub(crate) fn slot_of(&self, seat: &str, epoch: &Epoch) -> Option<usize> {
+    /// The slot that a seat has under this epoch, and the revision at which it was taken.
+    pub(crate) fn slot_of(&self, seat: &str, epoch: &Epoch) -> Option<(usize, i64)> {
         let slot = *self.slots.by_seat.get(seat)?;
         let held = self.slots.taken.get(&slot)?.as_ref()?;
-        (held.epoch.as_ref() == epoch.id()).then_some(slot)
+        (held.epoch.as_ref() == epoch.id()).then_some((slot, held.modified))
     }
 
     /// What to do for a slot; `None` when there is nothing to do, or not enough known yet.

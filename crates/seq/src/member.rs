@@ -58,7 +58,6 @@ impl Member {
     }
 
     /// Its positions from the present one on: whoever is slow misses some in between, never the last one.
-    #[must_use]
     pub fn positions(&self) -> Positions {
         Positions::new(self.place.clone())
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sereno_core::{Epoch, Key, LostReason};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::group::Group;
 use crate::options::Assignment;
@@ -18,10 +19,10 @@ pub(crate) struct Place {
     pub(crate) roster: Arc<Roster>,
     pub(crate) assignment: Assignment,
     own: Mutex<Own>,
-    /// What was last told: wakes those who wait for news.
-    told: watch::Sender<Told>,
-    /// Whether it has its slot, under stable assignment.
-    placed: watch::Sender<bool>,
+    /// Rings when what it is told changes. Those who wait are woken in the order in which they came.
+    news: Notify,
+    /// Rings when it gets a slot or loses it.
+    slot: Notify,
 }
 
 /// The member's own part, as far as its task knows.
@@ -34,6 +35,10 @@ pub(crate) struct Own {
     lost: Invalid,
     /// Slots it may have written since it had one for certain.
     reached: Vec<usize>,
+    /// What was last told.
+    told: Told,
+    /// Whether it has its slot, under stable assignment.
+    placed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -74,15 +79,15 @@ impl Place {
         key: Key,
     ) -> Arc<Self> {
         let phase = Phase::Away(Invalid::Unplaced);
-        let own = Own { name, key, phase, lost: Invalid::SeatLost, reached: Vec::new() };
         let told = Told { standing: Err(Invalid::Unplaced), over: false };
+        let own = Own { name, key, phase, lost: Invalid::SeatLost, reached: Vec::new(), told, placed: false };
         let place = Arc::new(Self {
             number,
             roster: roster.clone(),
             assignment,
             own: Mutex::new(own),
-            told: watch::Sender::new(told),
-            placed: watch::Sender::new(false),
+            news: Notify::new(),
+            slot: Notify::new(),
         });
         roster.enrol(number, &place);
         place
@@ -101,12 +106,19 @@ impl Place {
         own.seated(self.assignment, &self.roster.view()).map_err(|invalid| (invalid, over))
     }
 
-    pub(crate) fn news(&self) -> watch::Receiver<Told> {
-        self.told.subscribe()
+    /// Waits for something to be told that could not be looked at when this was first polled.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 
-    pub(crate) fn placed(&self) -> watch::Receiver<bool> {
-        self.placed.subscribe()
+    /// As [`Place::news`], for getting a slot and losing it.
+    pub(crate) fn slot(&self) -> Notified<'_> {
+        self.slot.notified()
+    }
+
+    /// Whether it has its slot, as far as was told.
+    pub(crate) fn placed(&self) -> bool {
+        self.own().placed
     }
 
     /// How the last stay ended, for those who only saw the next one.
@@ -124,28 +136,27 @@ impl Place {
 
     /// Tells what changed, if anything did. The last word is always by the latest view: both are looked at under one lock.
     pub(crate) fn refresh(&self) {
-        let own = self.own();
-        self.tell(&own);
+        self.tell(&mut self.own());
     }
 
-    fn tell(&self, own: &Own) {
+    fn tell(&self, own: &mut Own) {
         let view = self.roster.view();
         let seated = own.seated(self.assignment, &view);
         let placed = match &own.phase {
             Phase::Seated { epoch, .. } => view.slot_of(&own.name, epoch).is_some(),
             _ => true,
         };
-        self.placed.send_if_modified(|known| std::mem::replace(known, placed) != placed);
         let told = Told {
             standing: seated.map(|seated| seated.position),
             over: matches!(own.phase, Phase::Over(_)),
         };
-        self.told.send_if_modified(|known| {
-            let changed = *known != told;
-            // Also for its revision.
-            *known = told;
-            changed
-        });
+        if own.told != told {
+            own.told = told;
+            self.news.notify_waiters();
+        }
+        if std::mem::replace(&mut own.placed, placed) != placed {
+            self.slot.notify_waiters();
+        }
     }
 
     /// The seat is there.
@@ -176,7 +187,7 @@ impl Place {
         let mut own = self.own();
         if !matches!(own.phase, Phase::Over(_)) {
             change(&mut own);
-            self.tell(&own);
+            self.tell(&mut own);
         }
     }
 
@@ -228,11 +239,11 @@ impl Own {
             _ if view.revision < written => return Err(Invalid::Unplaced),
             _ => return Err(Invalid::SeatLost),
         };
-        let (index, me, all) = match assignment {
-            Assignment::Compact => (rank, share::of_seat(&self.name), &view.seats.shares),
+        let (index, taken, me, all) = match assignment {
+            Assignment::Compact => (rank, seat.created, share::of_seat(&self.name), &view.seats.shares),
             Assignment::Stable => {
-                let slot = view.slot_of(&self.name, epoch).ok_or(Invalid::Unplaced)?;
-                (slot, share::of_slot(slot), &view.slots.shares)
+                let (slot, taken) = view.slot_of(&self.name, epoch).ok_or(Invalid::Unplaced)?;
+                (slot, taken, share::of_slot(slot), &view.slots.shares)
             }
         };
         let position = Position {
@@ -241,6 +252,7 @@ impl Own {
             epoch: epoch.number(),
             since: seat.created,
             revision: view.revision,
+            taken,
             share: Share { me, all: all.clone() },
         };
         let seat_modified = seat.modified;

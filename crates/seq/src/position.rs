@@ -26,6 +26,8 @@ pub struct Position {
     pub since: i64,
     /// The revision up to which every change of the group is in.
     pub revision: i64,
+    /// The revision at which the place was taken: that of the seat, or of the slot.
+    pub(crate) taken: i64,
     pub(crate) share: Share,
 }
 
@@ -55,9 +57,9 @@ impl Position {
         Moves::between(&share(before).unwrap_or_default(), &share(after).unwrap_or_default())
     }
 
-    /// Whether both are of one stay: no seat and no epoch was lost in between.
+    /// Whether both are of one stay: no seat, no slot and no epoch was lost in between.
     pub(crate) fn same_stay(&self, other: &Self) -> bool {
-        (self.epoch, self.since) == (other.epoch, other.since)
+        (self.epoch, self.since, self.taken) == (other.epoch, other.since, other.taken)
     }
 }
 

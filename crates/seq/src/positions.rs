@@ -3,15 +3,14 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use tokio::sync::watch;
 
 use crate::place::{Place, Told};
 use crate::position::Standing;
 
-type News = Pin<Box<dyn Future<Output = watch::Receiver<Told>> + Send>>;
+type News = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A member's latest positions: [`Member::positions`](crate::Member::positions).
 ///
@@ -29,7 +28,7 @@ pub struct Positions {
 
 impl Positions {
     pub(crate) fn new(place: Arc<Place>) -> Self {
-        let news = news(place.news());
+        let news = news(place.clone());
         Self { place, news, last: None, ended: false }
     }
 
@@ -49,6 +48,12 @@ impl Positions {
             if self.ended {
                 return Poll::Ready(None);
             }
+            // First, so that nothing is missed that changes from here on.
+            let rung = self.news.as_mut().poll(cx).is_ready();
+            if rung {
+                self.news = news(self.place.clone());
+                continue;
+            }
             let Told { standing, over } = self.place.look();
             if let Some(item) = self.differs(standing, over) {
                 self.last = Some(item.clone());
@@ -58,8 +63,7 @@ impl Positions {
                 self.ended = true;
                 continue;
             }
-            let receiver = ready!(self.news.as_mut().poll(cx));
-            self.news = news(receiver);
+            return Poll::Pending;
         }
     }
 
@@ -75,12 +79,8 @@ impl Positions {
     }
 }
 
-fn news(mut receiver: watch::Receiver<Told>) -> News {
-    Box::pin(async move {
-        // The sender lives as long as the place, which the stream holds.
-        let _ = receiver.changed().await;
-        receiver
-    })
+fn news(place: Arc<Place>) -> News {
+    Box::pin(async move { place.news().await })
 }
 
 impl Stream for Positions {

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sereno_core::{CancellationToken, Client, Session};
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::error::Result;
 use crate::group::Group;
@@ -25,7 +26,9 @@ pub(crate) struct Roster {
 pub(crate) struct Inner {
     pub(crate) client: Client,
     pub(crate) keys: Keys,
-    pub(crate) views: watch::Sender<Arc<Group>>,
+    view: Mutex<Arc<Group>>,
+    /// Rings after each new view. Those who wait are woken in the order in which they came, so that runs can be repeated.
+    moved: Notify,
     /// Claims to be given back.
     pub(crate) releases: Mutex<Vec<Release>>,
     pub(crate) wake: Notify,
@@ -40,7 +43,8 @@ impl Roster {
             let inner = Inner {
                 client: session.client().clone(),
                 keys: keys.clone(),
-                views: watch::Sender::new(Arc::default()),
+                view: Mutex::default(),
+                moved: Notify::new(),
                 releases: Mutex::default(),
                 wake: Notify::new(),
                 over: CancellationToken::new(),
@@ -52,7 +56,7 @@ impl Roster {
 
     /// Reads the group and follows it from there; nothing when that was done before. One RPC per 1,000 keys.
     pub(crate) async fn open(&self, session: &Session) -> Result<()> {
-        let open = async || {
+        let open = async || -> Result<()> {
             let watcher = self.inner.client.watch(&self.inner.keys.group).await?;
             let mut ledger = Ledger::of(&self.inner.keys, watcher.view());
             self.inner.publish(&mut ledger, watcher.view().revision(), true);
@@ -60,7 +64,8 @@ impl Roster {
             session.spawn(|closing| worker::run(inner, watcher, ledger, closing));
             Ok(())
         };
-        self.opened.get_or_try_init(open).await.map(|()| ())
+        self.opened.get_or_try_init(open).await?;
+        Ok(())
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -72,11 +77,12 @@ impl Roster {
     }
 
     pub(crate) fn view(&self) -> Arc<Group> {
-        self.inner.views.borrow().clone()
+        self.inner.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn views(&self) -> watch::Receiver<Arc<Group>> {
-        self.inner.views.subscribe()
+    /// Waits for a view later than those that could be looked at when this was first polled.
+    pub(crate) fn moved(&self) -> Notified<'_> {
+        self.inner.moved.notified()
     }
 
     pub(crate) fn enrol(&self, number: u64, place: &Arc<Place>) {
@@ -97,11 +103,13 @@ impl Roster {
 impl Inner {
     /// Shows the group as it is now to everyone, and tells those whose position changed.
     pub(crate) fn publish(&self, ledger: &mut Ledger, revision: i64, followed: bool) {
-        self.views.send_replace(Arc::new(ledger.publish(revision, followed)));
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(ledger.publish(revision, followed));
         let places: Vec<Arc<Place>> = self.places().values().filter_map(Weak::upgrade).collect();
         for place in places {
             place.refresh();
         }
+        self.moved.notify_waiters();
     }
 
     fn places(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Weak<Place>>> {

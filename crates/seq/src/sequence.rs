@@ -1,6 +1,7 @@
 //! The handle of a group.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use sereno_core::{CancellationToken, Session};
@@ -13,7 +14,7 @@ use crate::keys::Keys;
 use crate::member::Member;
 use crate::options::{Assignment, SequenceOptions};
 use crate::place::Place;
-use crate::position::Invalid;
+use crate::position::{Invalid, Standing};
 use crate::roster::Roster;
 use crate::seat::{self, Keeper};
 
@@ -78,11 +79,8 @@ impl Sequence {
         let member = Member::new(self.group.clone(), place.clone(), leave, watched, self.session.clone());
         let seated = async { seated.await.map_err(|_| Error::Invalid(Invalid::Closed))? };
         tokio::try_join!(roster.open(&self.session), seated)?;
-        let mut news = place.news();
-        let first = news.wait_for(|told| told.over || told.standing.is_ok());
-        match tokio::time::timeout_at(deadline, first).await {
-            Ok(Ok(told)) => told.standing.clone()?,
-            Ok(Err(_)) => return Err(sereno_core::Error::Stopped.into()),
+        match tokio::time::timeout_at(deadline, standing(&place)).await {
+            Ok(standing) => standing?,
             Err(_) => {
                 return Err(Error::NoPosition { group: self.group.clone(), deadline: client.deadline() });
             }
@@ -106,6 +104,20 @@ impl Sequence {
         // Not a task of the session: closing it does not wait for what a handler does.
         tokio::spawn(handler::deliver(member.positions(), Arc::new(handler)));
         Ok(member)
+    }
+}
+
+/// Waits for a member's first position.
+async fn standing(place: &Place) -> Standing {
+    loop {
+        let mut news = pin!(place.news());
+        // From here on nothing is missed.
+        news.as_mut().enable();
+        let told = place.look();
+        if told.over || told.standing.is_ok() {
+            return told.standing;
+        }
+        news.await;
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each transaction that writes a slot also writes the member's seat, and stands on the seat being as it was: of several
 //! of them, or of copies that arrive late, one lands. So nobody has two slots, and once the seat is gone none can come.
 
+use std::pin::pin;
+
 use sereno_core::{Compare, Epoch, Op, Result, Txn};
 
 use crate::group::Want;
@@ -10,23 +12,31 @@ use crate::place::Place;
 
 /// Sees to it that the member has a slot of this epoch. Ends only when the epoch does.
 pub(crate) async fn hold(place: &Place, epoch: &Epoch) {
-    let mut placed = place.placed();
-    let mut views = place.roster.views();
-    while placed.wait_for(|placed| !*placed).await.is_ok() {
-        let view = views.borrow_and_update().clone();
-        let written = place.written();
-        let Some(want) = view.want(&place.name(), epoch, written) else {
-            if views.changed().await.is_err() {
-                return;
-            }
+    // The last view on which something was done, applied or not: what comes of it is in a later one.
+    let mut done = 0;
+    loop {
+        let (mut moved, mut slot) = (pin!(place.roster.moved()), pin!(place.slot()));
+        // From here on nothing is missed.
+        moved.as_mut().enable();
+        slot.as_mut().enable();
+        if place.placed() {
+            // Most of the time: nobody is woken by what does not concern him.
+            slot.await;
             continue;
-        };
-        if take(place, epoch, want).await.is_err() {
-            return;
         }
-        // Applied or not, something has happened since that view.
-        if views.wait_for(|now| now.revision > view.revision || !now.followed).await.is_err() {
-            return;
+        let view = place.roster.view();
+        match view.want(&place.name(), epoch, place.written()) {
+            Some(want) if view.revision > done => {
+                done = view.revision;
+                if take(place, epoch, want).await.is_err() {
+                    return;
+                }
+            }
+            _ => tokio::select! {
+                biased;
+                () = slot => {}
+                () = moved => {}
+            },
         }
     }
 }

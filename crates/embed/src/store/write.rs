@@ -89,7 +89,7 @@ impl State {
         self.compacted = request.revision;
         let freed = self.history.compact(request.revision, &self.index);
         self.quota.freed(freed);
-        self.watches.compacted();
+        self.watches.compacted(self.compacted);
         Ok(PbCompactionResponse { header: Some(self.header()) })
     }
 }
