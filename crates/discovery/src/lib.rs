@@ -4,13 +4,16 @@ mod entry;
 mod error;
 mod fields;
 mod host;
+mod hosts;
 mod keys;
 mod roster;
 mod secret;
 mod service;
+mod url;
 
 pub use error::{Error, Result};
 pub use host::{Host, Ports};
+pub use hosts::Hosts;
 pub use secret::Secret;
 pub use sereno_core as core;
 pub use service::Service;
