@@ -1,19 +1,42 @@
 #![doc = include_str!("../README.md")]
 
+mod cache;
+mod changes;
+mod directory;
+mod directory_options;
 mod entry;
 mod error;
 mod fields;
+mod followed;
+mod follower;
+mod freshness;
+mod guard;
 mod host;
 mod hosts;
 mod keys;
+mod lookup;
+mod mailbox;
+mod notice;
+mod query;
 mod roster;
 mod secret;
 mod service;
+mod state;
+mod subscription;
 mod url;
+mod view;
+mod view_status;
 
+pub use changes::{Change, Changes};
+pub use directory::Directory;
+pub use directory_options::{DirectoryOptions, GuardOptions};
 pub use error::{Error, Result};
 pub use host::{Host, Ports};
 pub use hosts::Hosts;
+pub use lookup::Lookup;
 pub use secret::Secret;
 pub use sereno_core as core;
 pub use service::Service;
+pub use subscription::Subscription;
+pub use view::View;
+pub use view_status::{Malformed, Source, ViewStatus};
