@@ -15,6 +15,7 @@ use crate::picked::Picked;
 use crate::seat::Seat;
 use crate::source::{Fixed, Source};
 use crate::table::Table;
+use crate::view::View;
 
 /// Chooses hosts of one service, and avoids those that its caller reported to be failing.
 ///
@@ -94,6 +95,15 @@ pub struct HostStatus {
 }
 
 impl Balancer {
+    /// Chooses among the hosts of a followed service as they come and go; of a view of one shard, unless the options name
+    /// another. It keeps the service followed.
+    #[must_use]
+    pub fn new(view: &View, options: BalancerOptions) -> Self {
+        let shard =
+            if options.shard.is_empty() { view.shard_name().to_owned() } else { options.shard.clone() };
+        Self::over(view.clone(), options.shard(shard))
+    }
+
     /// Chooses among hosts that never change, without any registry. The order in which they are listed does not matter to
     /// [`Balancer::pick_for`].
     pub fn fixed(hosts: impl IntoIterator<Item = Host>, options: BalancerOptions) -> Self {

@@ -1,21 +1,19 @@
 //! What becomes of a service, as a stream.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use sereno_core::Key;
 
 use crate::error::Result;
-use crate::followed::{Handle, Picture};
+use crate::followed::Handle;
 use crate::host::Host;
-use crate::mailbox::{Mail, Mailbox};
-use crate::notice::Notice;
+use crate::mailbox::Mailbox;
 use crate::query::Query;
 use crate::service::Service;
+use crate::telling::Telling;
 use crate::view::View;
 
 /// What [`Changes`] yields.
@@ -68,23 +66,15 @@ pub struct Changes {
     handle: Arc<Handle>,
     query: Query,
     mailbox: Arc<Mailbox>,
-    /// The number of the last notice that is in what was told.
-    seen: u64,
-    /// The hosts as this stream has told them.
-    told: BTreeMap<Key, Arc<Host>>,
-    record: Option<Arc<Service>>,
-    ready: VecDeque<Change>,
+    telling: Telling,
 }
 
 impl Changes {
     pub(crate) fn new(handle: Arc<Handle>, query: Query) -> Self {
         // In this order, so that nothing falls in between.
         let mailbox = handle.followed.subscribe();
-        let Picture { seq, mut hosts, record } = handle.followed.picture();
-        hosts.retain(|(_, host)| concerns(&query, host));
-        let snapshot = Change::Snapshot(hosts.iter().map(|(_, host)| host.clone()).collect());
-        let told = hosts.into_iter().collect();
-        Self { handle, query, mailbox, seen: seq, told, record, ready: VecDeque::from([snapshot]) }
+        let telling = Telling::new(&query, handle.followed.picture());
+        Self { handle, query, mailbox, telling }
     }
 
     /// The view behind it: never behind what [`Changes::next`] has yielded.
@@ -106,69 +96,8 @@ impl Changes {
     }
 
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Change>>> {
-        loop {
-            if let Some(change) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(change)));
-            }
-            match ready!(self.mailbox.poll(cx)) {
-                Mail::Notice(seq, _) if seq <= self.seen => {}
-                Mail::Notice(_, notice) => self.take(notice),
-                Mail::Overflow => self.resync(),
-                Mail::End(error) => return Poll::Ready(error.map(Err)),
-            }
-        }
+        self.telling.poll(&self.mailbox, || self.handle.followed.picture(), cx)
     }
-
-    fn take(&mut self, notice: Notice) {
-        match notice {
-            Notice::Put { key, host } => self.put(key, host),
-            Notice::Gone { key } => self.remove(&key),
-            Notice::Record(record) => self.take_record(Some(record)),
-            Notice::Malformed { key, reason } => self.ready.push_back(Change::Malformed { key, reason }),
-            Notice::Resync => self.ready.push_back(Change::Resync),
-            Notice::Guarded { held } => self.ready.push_back(Change::Guarded { held }),
-            Notice::Released => self.ready.push_back(Change::Released),
-        }
-    }
-
-    fn put(&mut self, key: Key, host: Arc<Host>) {
-        if !concerns(&self.query, &host) {
-            return self.remove(&key);
-        }
-        match self.told.insert(key, host.clone()) {
-            None => self.ready.push_back(Change::Added(host)),
-            Some(old) if old == host => {}
-            Some(old) => self.ready.push_back(Change::Updated { old, new: host }),
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        self.ready.extend(self.told.remove(key).map(Change::Removed));
-    }
-
-    fn take_record(&mut self, record: Option<Arc<Service>>) {
-        if self.record != record {
-            let told = record.clone().unwrap_or_else(|| Arc::new(Service::new(&self.query.service)));
-            self.record = record;
-            self.ready.push_back(Change::ServiceChanged(told));
-        }
-    }
-
-    /// Tells the difference between what was told and what is.
-    fn resync(&mut self) {
-        let Picture { seq, hosts, record } = self.handle.followed.picture();
-        self.seen = seq;
-        self.ready.push_back(Change::Resync);
-        let there: BTreeMap<Key, ()> = hosts.iter().map(|(key, _)| (key.clone(), ())).collect();
-        hosts.into_iter().for_each(|(key, host)| self.put(key, host));
-        let gone: Vec<Key> = self.told.keys().filter(|key| !there.contains_key(key)).cloned().collect();
-        gone.iter().for_each(|key| self.remove(key));
-        self.take_record(record);
-    }
-}
-
-fn concerns(query: &Query, host: &Host) -> bool {
-    query.shard().is_none_or(|shard| host.shard == shard)
 }
 
 impl Stream for Changes {
@@ -183,7 +112,7 @@ impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes")
             .field("query", &self.query)
-            .field("hosts", &self.told.len())
+            .field("hosts", &self.telling.hosts())
             .finish_non_exhaustive()
     }
 }

@@ -10,6 +10,8 @@ use crate::entry::Entry;
 /// Hosts in the order in which they registered. Changing one host costs a search and a move of pointers behind it.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
+    /// How often it has changed.
+    version: u64,
     by_key: HashMap<Key, Arc<Entry>>,
     all: Ranked,
     shards: BTreeMap<String, Ranked>,
@@ -25,6 +27,7 @@ struct Ranked {
 impl Roster {
     /// Puts a host there, in the place of the one under the same key, which it gives.
     pub(crate) fn put(&mut self, entry: Entry) -> Option<Arc<Entry>> {
+        self.version += 1;
         let entry = Arc::new(entry);
         let old = match self.by_key.get(&entry.key) {
             Some(old) if old.sits_as(&entry) => return self.replace(&entry),
@@ -51,6 +54,7 @@ impl Roster {
     /// Takes a host away, and gives it.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
         let old = self.by_key.remove(key)?;
+        self.version += 1;
         self.all.remove(&old);
         if let Some(shard) = self.shards.get_mut(&old.host.shard) {
             shard.remove(&old);
@@ -74,6 +78,11 @@ impl Roster {
     /// As [`Roster::all`], without those that are draining.
     pub(crate) fn choosable(&self, shard: Option<&str>) -> &[Arc<Entry>] {
         self.ranked(shard).map_or(&[], |ranked| &ranked.choosable)
+    }
+
+    /// A number that changes whenever a host does.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,5 @@
 //! Where a balancer's hosts come from.
 
-use std::fmt;
 use std::sync::Arc;
 
 use sereno_core::{Namespace, spread};
@@ -8,7 +7,10 @@ use sereno_core::{Namespace, spread};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::query::{Contents, Query};
 use crate::roster::Roster;
+use crate::service::Service;
+use crate::view::View;
 
 /// The hosts of one service, as they are known at any time.
 pub(crate) trait Source: Send + Sync {
@@ -25,23 +27,42 @@ pub(crate) trait Source: Send + Sync {
     fn nobody(&self, shard: &str) -> Error;
 }
 
+impl Source for View {
+    fn version(&self) -> Result<u64> {
+        self.read(|_, contents| Ok(contents.roster.version()))
+    }
+
+    /// Shows nothing when it must not be served: then the next to ask for the version hears why.
+    fn see(&self, look: &mut dyn FnMut(u64, &Roster)) {
+        let shown = self.read(|_, contents| {
+            look(contents.roster.version(), &contents.roster);
+            Ok(())
+        });
+        drop(shown);
+    }
+
+    fn nobody(&self, shard: &str) -> Error {
+        self.read(|query, contents| Ok(nobody(&query.narrow(shard), contents))).unwrap_or_else(|stale| stale)
+    }
+}
+
 /// Hosts that never change.
+#[derive(Debug)]
 pub(crate) struct Fixed {
-    service: String,
-    roster: Roster,
+    query: Query,
+    contents: Contents,
 }
 
 impl Fixed {
     pub(crate) fn new(hosts: impl IntoIterator<Item = Host>) -> Self {
         let hosts: Vec<Host> = hosts.into_iter().collect();
         let service = hosts.first().map(|host| host.service_name.clone()).unwrap_or_default();
-        let mut roster = Roster::default();
-        for (age, host) in (1..).zip(hosts) {
-            if let Some(entry) = entry(age, host) {
-                roster.put(entry);
-            }
+        let record = Some(Arc::new(Service::new(&service)));
+        let mut contents = Contents { record, ..Contents::default() };
+        for entry in (1..).zip(hosts).filter_map(|(age, host)| entry(age, host)) {
+            contents.roster.put(entry);
         }
-        Self { service, roster }
+        Self { query: Query { service, shard: None }, contents }
     }
 }
 
@@ -64,25 +85,19 @@ impl Source for Fixed {
     }
 
     fn see(&self, look: &mut dyn FnMut(u64, &Roster)) {
-        look(0, &self.roster);
+        look(0, &self.contents.roster);
     }
 
     fn nobody(&self, shard: &str) -> Error {
-        nobody(&self.roster, &self.service, shard)
+        nobody(&self.query.narrow(shard), &self.contents)
     }
 }
 
-/// Why there is no host to choose among those of a service that is known.
-pub(crate) fn nobody(roster: &Roster, service: &str, shard: &str) -> Error {
-    let service = service.to_owned();
-    if shard.is_empty() || roster.choosable(None).is_empty() {
-        return Error::NoHostFound { service };
-    }
-    Error::NoHostFoundOnShard { service, shard: shard.to_owned() }
-}
-
-impl fmt::Debug for Fixed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fixed").field("service", &self.service).field("hosts", &self.roster.len()).finish()
+/// Why there is no host to choose.
+pub(crate) fn nobody(query: &Query, contents: &Contents) -> Error {
+    match query.one(contents) {
+        Err(error) => error,
+        // One has come meanwhile.
+        Ok(_) => Error::NoHostFound { service: query.service.clone() },
     }
 }

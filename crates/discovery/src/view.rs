@@ -42,6 +42,11 @@ impl View {
         &self.query.service
     }
 
+    /// The shard it shows; empty for all.
+    pub(crate) fn shard_name(&self) -> &str {
+        self.query.shard().unwrap_or_default()
+    }
+
     /// A view of one shard; of all when the name is empty.
     #[must_use]
     pub fn shard(&self, shard: impl Into<String>) -> Self {
