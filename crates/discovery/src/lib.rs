@@ -5,6 +5,8 @@ mod balancer_options;
 mod board;
 mod cache;
 mod changes;
+#[cfg(feature = "tonic")]
+mod channel;
 mod defaults;
 mod desk;
 mod directory;
@@ -20,6 +22,8 @@ mod guard;
 mod health;
 mod home;
 mod host;
+#[cfg(feature = "tower")]
+mod host_discover;
 mod hosts;
 mod keys;
 mod lookup;
@@ -30,6 +34,8 @@ mod notice;
 mod options;
 mod picked;
 mod query;
+#[cfg(any(feature = "tower", feature = "tonic"))]
+mod reachable;
 mod record;
 mod registration;
 mod registry;
@@ -52,16 +58,22 @@ mod worker;
 pub use balancer::{Balancer, HostStatus};
 pub use balancer_options::{BalancerOptions, Strategy};
 pub use changes::{Change, Changes};
+#[cfg(feature = "tonic")]
+pub use channel::{ChannelOptions, balanced_channel};
 pub use directory::Directory;
 pub use directory_options::{DirectoryOptions, GuardOptions};
 pub use error::{Error, Result};
 pub use fake::{FakeDirectory, FakeRegistry, FakeWorld};
 pub use host::{Host, Ports};
+#[cfg(feature = "tower")]
+pub use host_discover::HostDiscover;
 pub use hosts::Hosts;
 pub use lookup::Lookup;
 pub use news::{Changes as RegistrationChanges, Credentials, RecordState, ServiceNews};
 pub use options::RegistryOptions;
 pub use picked::Picked;
+#[cfg(feature = "tower")]
+pub use reachable::HostKey;
 pub use registration::Registration;
 pub use registry::Registry;
 pub use secret::Secret;

@@ -39,7 +39,7 @@ impl Host {
     /// [`Error::UnknownScheme`]: no port under that scheme, or it is no scheme that a URL can have.
     /// [`Error::InvalidHost`]: there is no hostname.
     pub fn url(&self, scheme: &str, path: &str) -> Result<String> {
-        self.parts(&self.hostname, &self.ports, "name").url(scheme, path)
+        self.public_parts().url(scheme, path)
     }
 
     /// As [`Host::url`], within the private network: by [`Host::private_hostname`] and [`Host::private_ports`] (by
@@ -48,11 +48,29 @@ impl Host {
     /// # Errors
     /// As [`Host::url`].
     pub fn private_url(&self, scheme: &str, path: &str) -> Result<String> {
+        self.private_parts().url(scheme, path)
+    }
+
+    /// Host and port as they stand in a URL; `None` when it has no such port.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn address(&self, is_public: bool, port: &str) -> Option<String> {
+        let parts = if is_public { self.public_parts() } else { self.private_parts() };
+        let (_, port) = parts.named(port).filter(|_| !parts.hostname.is_empty())?;
+        let mut address = String::new();
+        push_hostname(&mut address, parts.hostname);
+        Some(format!("{address}:{port}"))
+    }
+
+    fn public_parts(&self) -> Parts<'_> {
+        self.parts(&self.hostname, &self.ports, "name")
+    }
+
+    fn private_parts(&self) -> Parts<'_> {
         if self.private_hostname.is_empty() {
-            return self.url(scheme, path);
+            return self.public_parts();
         }
         let ports = if self.private_ports.is_empty() { &self.ports } else { &self.private_ports };
-        self.parts(&self.private_hostname, ports, "private_hostname").url(scheme, path)
+        self.parts(&self.private_hostname, ports, "private_hostname")
     }
 
     fn parts<'a>(&'a self, hostname: &'a str, ports: &'a Ports, field: &'static str) -> Parts<'a> {
@@ -113,11 +131,14 @@ impl Parts<'_> {
 
     /// Scheme and port; none if the port is none either, which only a host that was made by hand can have.
     fn port<'s>(&'s self, scheme: &'s str) -> Option<(&'s str, u16)> {
-        let find = |scheme: &'s str| Some((scheme, self.ports.get(scheme)?.parse().ok()?));
         match scheme {
-            "" => AUTOMATIC.into_iter().find_map(find),
-            _ => find(scheme).filter(|_| is_scheme(scheme)),
+            "" => AUTOMATIC.into_iter().find_map(|scheme| self.named(scheme)),
+            _ => self.named(scheme).filter(|_| is_scheme(scheme)),
         }
+    }
+
+    fn named<'s>(&self, name: &'s str) -> Option<(&'s str, u16)> {
+        Some((name, self.ports.get(name)?.parse().ok()?))
     }
 }
 
