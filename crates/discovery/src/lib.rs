@@ -13,6 +13,7 @@ mod freshness;
 mod guard;
 mod host;
 mod hosts;
+mod intake;
 mod keys;
 mod lookup;
 mod mailbox;
