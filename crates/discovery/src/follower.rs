@@ -4,20 +4,16 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sereno_core::{CancellationToken, Change, Key, KeyValue, Update, Watcher, pace};
+use sereno_core::{CancellationToken, Update, Watcher, pace};
 
 use crate::cache::Stored;
-use crate::entry::Entry;
 use crate::error::Error;
 use crate::followed::{Followed, Phase};
 use crate::freshness::{Freshness, Part};
 use crate::notice::Notice;
-use crate::service::Service;
 
 /// As good as for ever.
 const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// Others run in between after so many entries.
-const BATCH: usize = 256;
 
 type CoreResult<T> = sereno_core::Result<T>;
 
@@ -30,20 +26,6 @@ pub(crate) struct Follower {
 struct Watchers {
     hosts: Watcher,
     record: Watcher,
-    sent: Instant,
-}
-
-/// What a reading of all hosts differs in from what is known.
-struct Difference {
-    puts: Vec<KeyValue>,
-    gone: Vec<Key>,
-    revision: i64,
-}
-
-/// A whole reading.
-struct Reading {
-    record: Option<KeyValue>,
-    hosts: Difference,
     sent: Instant,
 }
 
@@ -76,7 +58,7 @@ impl Follower {
     async fn begin(&self) -> Result<Option<Watchers>, Error> {
         match self.watch().await {
             Ok(watchers) => {
-                self.adopt(self.reading(&watchers)).await;
+                self.adopt(&watchers).await;
                 Ok(Some(watchers))
             }
             Err(error) if error.is_retryable() && self.load().await => {
@@ -134,33 +116,41 @@ impl Follower {
         let watched = self.followed.client.patiently(EVER, round).await;
         let watchers = watched.unwrap_or(Err(sereno_core::Error::Stopped))?;
         self.resync();
-        self.adopt(self.reading(&watchers)).await;
-        self.fill(&watchers.hosts);
+        self.adopt(&watchers).await;
+        self.followed.fill(&watchers.hosts);
         Ok(watchers)
     }
 
+    /// Takes over all that was read.
+    fn adopt(&self, watchers: &Watchers) -> impl Future<Output = ()> {
+        // Not while waiting: watchers cannot be looked at from two threads.
+        let reading = self.followed.reading(&watchers.hosts, &watchers.record, watchers.sent);
+        self.followed.adopt(reading)
+    }
+
+    /// Takes what the watchers tell, until one of them ends.
     async fn follow(&self, watchers: &mut Watchers) -> Result<(), (Part, sereno_core::Error)> {
         loop {
             let due = self.followed.read().guard.due();
             tokio::select! {
                 biased;
                 () = pace::until(due.unwrap_or_else(pace::now)), if due.is_some() => {
-                    self.release();
-                    self.fill(&watchers.hosts);
+                    self.followed.release();
+                    self.followed.fill(&watchers.hosts);
                 }
                 update = watchers.record.next() => {
                     if self.survives(Part::Record, update)?.is_some() {
-                        self.take_record(watchers.record.view().iter().next());
+                        self.followed.take_record(watchers.record.view().iter().next());
                     }
                 }
                 update = watchers.hosts.next() => match self.survives(Part::Hosts, update)? {
                     Some(update) if update.resync => {
                         self.resync();
-                        let difference = self.difference(&watchers.hosts);
-                        self.take_over(difference).await;
-                        self.fill(&watchers.hosts);
+                        let difference = self.followed.difference(&watchers.hosts);
+                        self.followed.take_over(difference).await;
+                        self.followed.fill(&watchers.hosts);
                     }
-                    Some(update) => self.take(update, &watchers.hosts),
+                    Some(update) => self.followed.take(update, &watchers.hosts),
                     None => {}
                 },
             }
@@ -177,7 +167,9 @@ impl Follower {
             Some(Ok(update)) => {
                 let mut state = self.followed.write();
                 state.freshness.mend(part);
-                state.error = None;
+                if !state.freshness.is_cut() {
+                    state.error = None;
+                }
                 Ok(Some(update))
             }
             Some(Err(error)) if error.is_retryable() => {
@@ -204,151 +196,6 @@ impl Follower {
             state.resyncs += 1;
             Some(Notice::Resync)
         });
-    }
-
-    /// What was read, taken out of the watchers, which nothing may wait beside.
-    fn reading(&self, watchers: &Watchers) -> Reading {
-        let record = watchers.record.view().iter().next().cloned();
-        Reading { record, hosts: self.difference(&watchers.hosts), sent: watchers.sent }
-    }
-
-    /// Takes over a whole reading.
-    async fn adopt(&self, reading: Reading) {
-        // Who is held had no chance to come back.
-        self.followed.write().guard.extend(pace::now());
-        self.take_record(reading.record.as_ref());
-        self.take_over(reading.hosts).await;
-        let mut state = self.followed.write();
-        state.freshness = Freshness::live(reading.sent);
-        state.error = None;
-        drop(state);
-        self.followed.set_phase(Phase::Live);
-    }
-
-    /// What has to be done for a reading; what needs nothing but to be forgotten is.
-    fn difference(&self, hosts: &Watcher) -> Difference {
-        let (view, state) = (hosts.view(), self.followed.read());
-        let roster = &state.contents.roster;
-        let known = |kv: &&KeyValue| {
-            let entry = roster.get(&kv.key).filter(|entry| entry.revision == kv.mod_revision);
-            entry.is_some() && !state.is_bad(&kv.key) && !state.guard.is_held(&kv.key)
-        };
-        let mut puts: Vec<KeyValue> = view.iter().filter(|kv| !known(kv)).cloned().collect();
-        puts.sort_by_key(|kv| kv.create_revision);
-        let gone = roster.all(None).iter().filter(|entry| view.get(&entry.key).is_none());
-        let gone = gone.map(|entry| entry.key.clone()).collect();
-        drop(state);
-        let info = &self.followed.info;
-        self.followed.write().retain(|key| key == info || view.get(key).is_some());
-        Difference { puts, gone, revision: view.revision() }
-    }
-
-    /// Who is there comes before who is gone, so that a service whose hosts were all replaced is never without any.
-    async fn take_over(&self, difference: Difference) {
-        let held = self.followed.read().guard.held();
-        for puts in difference.puts.chunks(BATCH) {
-            puts.iter().for_each(|kv| self.put(None, kv, true));
-            tokio::task::yield_now().await;
-        }
-        let now = pace::now();
-        difference.gone.iter().for_each(|key| self.followed.change(|state| state.lose(key, now)));
-        self.followed.write().revision = difference.revision;
-        self.tell_guard(held);
-    }
-
-    /// Takes one transaction.
-    fn take(&self, update: Update, hosts: &Watcher) {
-        let (held, now) = (self.followed.read().guard.held(), pace::now());
-        for change in &update.changes {
-            match change {
-                Change::Put { old, new } => self.put(old.as_ref(), new, false),
-                Change::Deleted { old } => self.followed.change(|state| state.lose(&old.key, now)),
-            }
-        }
-        self.followed.write().revision = update.revision;
-        self.tell_guard(held);
-        self.fill(hosts);
-    }
-
-    /// A host was written. `old` is what was there before, if that is known; `read` says that it was found in a reading, so
-    /// that it may have been deleted in between.
-    fn put(&self, old: Option<&KeyValue>, kv: &KeyValue, read: bool) {
-        let known = self.followed.read().contents.roster.get(&kv.key).cloned();
-        let written_again = |entry: &Arc<Entry>| {
-            old.is_some_and(|old| entry.revision == old.mod_revision && old.value == kv.value)
-        };
-        let entry = match known.as_ref().filter(|entry| written_again(entry)) {
-            Some(entry) => {
-                Ok(Entry { created: kv.create_revision, revision: kv.mod_revision, ..Entry::clone(entry) })
-            }
-            None => Entry::below(&self.followed.hosts, kv),
-        };
-        match entry {
-            Ok(mut entry) => {
-                // Equal hosts are one, so that writing one again is no event.
-                if let Some(known) = known.filter(|known| known.host == entry.host) {
-                    entry.host = known.host.clone();
-                }
-                self.followed.change(|state| state.put(entry));
-            }
-            Err(reason) => {
-                if read && known.is_some_and(|known| known.created != kv.create_revision) {
-                    // The one that could be read is gone.
-                    self.followed.change(|state| state.lose(&kv.key, pace::now()));
-                }
-                self.followed.change(|state| state.spoil(&kv.key, reason));
-            }
-        }
-    }
-
-    fn take_record(&self, kv: Option<&KeyValue>) {
-        let (name, info) = (&self.followed.service, &self.followed.info);
-        let record = kv.map(|kv| Service::from_json(name, &kv.value)).transpose();
-        self.followed.change(|state| match record {
-            Ok(record) => {
-                state.heal(info);
-                state.set_record(name, record)
-            }
-            Err(reason) => state.spoil(info, reason),
-        });
-    }
-
-    /// Takes hosts there was no room for.
-    fn fill(&self, hosts: &Watcher) {
-        let next = || self.followed.write().next_untaken();
-        while let Some(key) = next() {
-            if let Some(kv) = hosts.view().get(&key) {
-                self.put(None, kv, false);
-            }
-        }
-    }
-
-    /// Removes who has been held for long enough.
-    fn release(&self) {
-        let now = pace::now();
-        if !self.followed.is_current(now) {
-            // Nobody could be heard to come back.
-            self.followed.write().guard.extend(now);
-            return;
-        }
-        let (held, released) = {
-            let mut state = self.followed.write();
-            (state.guard.held(), state.guard.release(now))
-        };
-        tracing::info!(service = self.followed.service, hosts = released.len(), "held hosts are removed");
-        released.iter().for_each(|key| self.followed.change(|state| state.remove(key)));
-        self.tell_guard(held);
-    }
-
-    /// Tells when more hosts are held than before, and when none is any more.
-    fn tell_guard(&self, before: usize) {
-        let held = self.followed.read().guard.held();
-        if held > before {
-            tracing::warn!(service = self.followed.service, held, "many hosts went at once and are held");
-            self.followed.change(|_| Some(Notice::Guarded { held }));
-        } else if held == 0 && before > 0 {
-            self.followed.change(|_| Some(Notice::Released));
-        }
     }
 
     /// Takes over what the file has; whether there was anything to take.

@@ -69,7 +69,8 @@ impl Freshness {
         self.live
     }
 
-    fn is_cut(&self) -> bool {
+    /// Whether something is not followed at the moment.
+    pub(crate) fn is_cut(&self) -> bool {
         self.hosts_cut || self.record_cut
     }
 

@@ -25,6 +25,7 @@ mod host;
 #[cfg(feature = "tower")]
 mod host_discover;
 mod hosts;
+mod intake;
 mod keys;
 mod lookup;
 mod lot;
