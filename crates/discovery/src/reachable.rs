@@ -172,9 +172,8 @@ mod tests {
 
     #[test]
     fn who_drains_or_has_no_weight_is_away() {
-        let (drains, idles): (fn(&mut Host), fn(&mut Host)) =
-            (|host| host.draining = true, |host| host.weight = 0.0);
-        for leave in [drains, idles] {
+        for drains in [true, false] {
+            let leave = |host: &mut Host| if drains { host.draining = true } else { host.weight = 0.0 };
             let mut reachable = Reachable::default();
             let first = host("a", "u");
             let away = with(&first, leave);
