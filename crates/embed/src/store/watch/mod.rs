@@ -53,16 +53,17 @@ impl Watches {
                 stream.waiting.push_back((revision, id));
             }
             if stream.waiting.len() > MAX_WAITING {
-                stream.fall_behind();
+                stream.fall_behind(None);
             }
             stream.signal.notify_one();
         }
     }
 
-    /// The history has become shorter: whoever waits for what is gone must be told.
-    pub(super) fn compacted(&mut self) {
+    /// The history has become shorter: whoever waits for what is gone must be told. `deleted` is the revision that was
+    /// compacted, if it deleted something.
+    pub(super) fn compacted(&mut self, deleted: Option<i64>) {
         for stream in self.streams.values_mut() {
-            stream.fall_behind();
+            stream.fall_behind(deleted);
             stream.signal.notify_one();
         }
     }
