@@ -6,6 +6,9 @@ mod desk;
 mod entry;
 mod error;
 mod fields;
+mod follow;
+#[cfg(test)]
+mod golden;
 mod home;
 mod host;
 mod keys;
