@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sereno_core::{Client, Key, Presence, View, Watcher, pace};
+use sereno_core::{Client, Key, Presence, View, pace};
 
 use crate::board::{Board, Orders};
 use crate::fields::MAX_JSON;
 use crate::host::Host;
 use crate::news::{Credentials, RecordState, ServiceNews};
 use crate::record::{self, Record, Seen, Why};
+use crate::status::RegistrationState;
 use crate::worker::Task;
 
 /// No deadline but the end of the registration.
@@ -101,19 +102,6 @@ impl Desk {
         });
     }
 
-    /// Follows the record, as soon as etcd is there; an error is one for good.
-    pub(crate) async fn watch(&self) -> sereno_core::Result<Watcher> {
-        let rounds = async || match self.client.watch(&self.info).await {
-            Err(error) if !matches!(error, sereno_core::Error::StoreRolledBack { .. }) => {
-                tracing::debug!(%error, key = %self.info, "following the record of a service");
-                None
-            }
-            watched => Some(watched),
-        };
-        let watched = self.client.patiently(FOREVER, rounds).await;
-        watched.unwrap_or(Err(sereno_core::Error::Stopped))
-    }
-
     /// Takes notice of the record as it is followed.
     pub(crate) fn look(&mut self, view: &View) {
         let record = Record::read(&self.news.service.name, view.get(&self.info));
@@ -159,7 +147,7 @@ impl Desk {
             if self.seen.revision > self.given_up
                 && record::decide(&orders.host, &self.seen.record, Why::Follow).is_some()
             {
-                self.mend().await?;
+                self.mend(presence).await?;
                 continue;
             }
             let Some(host) = self.board.take_over(orders.number, self.credentials(&orders.host)) else {
@@ -203,64 +191,58 @@ impl Desk {
 
     /// Writes into the record what was ordered.
     async fn publish(&mut self, presence: &Presence) -> sereno_core::Result<()> {
-        let once = self.write(Why::Publish).await;
-        let (orders, written) = match once {
-            (_, Err(error)) if passes(&error) => {
-                // While etcd is away it is not known which of the two can be written first: what is restored must not be
-                // what the host was before.
-                let rounds = self.client.patiently(FOREVER, || async {
-                    match self.write(Why::Publish).await {
-                        (_, Err(error)) if passes(&error) => None,
-                        written => Some(written),
-                    }
-                });
-                tokio::select! {
-                    biased;
-                    written = rounds => match written {
-                        Some(written) => written,
-                        None => return Err(sereno_core::Error::Stopped),
-                    },
-                    never = self.hand_over(presence) => match never {},
-                }
-            }
-            once => once,
-        };
+        let (orders, written) = self.write(Why::Publish, presence).await;
         self.published = orders.publish;
-        match written {
-            Ok(seen) => self.see(seen),
-            Err(error @ sereno_core::Error::StoreRolledBack { .. }) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, key = %self.info, "the record of a service cannot be written");
-                self.board.progress.send_modify(|progress| progress.refused = Some((orders.publish, error)));
-            }
+        if let Err(error) = self.written(written)? {
+            let refused = Some((orders.publish, error));
+            self.board.progress.send_modify(|progress| progress.refused = refused);
         }
         Ok(())
     }
 
     /// Answers what others did to the record.
-    async fn mend(&mut self) -> sereno_core::Result<()> {
-        let rounds = self.client.patiently(FOREVER, || async {
-            match self.write(Why::Follow).await {
-                (_, Err(error)) if passes(&error) => None,
-                (_, written) => Some(written),
-            }
-        });
-        match rounds.await {
-            Some(Ok(seen)) => self.see(seen),
-            Some(Err(error @ sereno_core::Error::StoreRolledBack { .. })) => return Err(error),
-            Some(Err(error)) => {
-                tracing::warn!(%error, key = %self.info, "the record of a service cannot be mended");
-                self.given_up = self.seen.revision;
-            }
-            None => {}
+    async fn mend(&mut self, presence: &Presence) -> sereno_core::Result<()> {
+        let (_, written) = self.write(Why::Follow, presence).await;
+        if self.written(written)?.is_err() {
+            self.given_up = self.seen.revision;
         }
         Ok(())
     }
 
-    async fn write(&self, why: Why) -> (Orders, sereno_core::Result<Seen>) {
-        let orders = self.board.orders.borrow().clone();
-        let written = record::write(&self.client, &self.info, &orders.host, why).await;
-        (orders, written)
+    /// Writes the record, however long etcd is away. What it refuses is told, unless it is void.
+    async fn write(&self, why: Why, presence: &Presence) -> (Orders, sereno_core::Result<Seen>) {
+        let round = async || {
+            let orders = self.board.orders.borrow().clone();
+            match record::write(&self.client, &self.info, &orders.host, why).await {
+                Err(error) if passes(&error) => None,
+                written => Some((orders, written)),
+            }
+        };
+        tokio::select! {
+            biased;
+            written = self.client.patiently(FOREVER, round) => written.unwrap_or_else(|| {
+                (self.board.orders.borrow().clone(), Err(sereno_core::Error::Stopped))
+            }),
+            never = self.hand_over(presence) => match never {},
+        }
+    }
+
+    /// Takes notice of what was written. The outer error is one for good, the inner one etcd's refusal.
+    fn written(
+        &mut self,
+        written: sereno_core::Result<Seen>,
+    ) -> sereno_core::Result<sereno_core::Result<()>> {
+        match written {
+            Ok(seen) => {
+                self.see(seen);
+                Ok(Ok(()))
+            }
+            Err(error @ sereno_core::Error::StoreRolledBack { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, key = %self.info, "the record of a service cannot be written");
+                Ok(Err(error))
+            }
+        }
     }
 
     /// Writes the host as it shall be, however long that takes; what is newer meanwhile instead.
@@ -283,10 +265,13 @@ impl Desk {
         }
     }
 
-    /// Gives the host as it shall be to the presence, again and again as it changes, to be written when it can be.
+    /// While the host is missing, gives it as it shall be to the presence: whichever of the two can be written first when
+    /// etcd is back, what is restored is not what the host was before.
     async fn hand_over(&self, presence: &Presence) -> std::convert::Infallible {
-        let mut orders = self.board.orders.subscribe();
+        let (mut status, mut orders) = (self.board.status.subscribe(), self.board.orders.subscribe());
         loop {
+            let missing = status.wait_for(|status| status.state != RegistrationState::Kept);
+            drop(missing.await);
             let json = orders.borrow_and_update().host.to_json();
             tokio::select! {
                 biased;

@@ -168,6 +168,13 @@ impl Host {
         self
     }
 
+    /// Sets [`Host::draining`].
+    #[must_use]
+    pub fn draining(mut self, draining: bool) -> Self {
+        self.draining = draining;
+        self
+    }
+
     /// The stored form. Fields that are not set are left out, as the ancestor does, except the first three.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut json = Map::new();

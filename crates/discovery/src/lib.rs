@@ -15,9 +15,12 @@ mod entry;
 mod error;
 mod fake;
 mod fields;
+mod follow;
 mod followed;
 mod follower;
 mod freshness;
+#[cfg(test)]
+mod golden;
 mod guard;
 mod health;
 mod home;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use sereno_core::{
     CancellationToken, Compare, Conflict, Key, Op, Presence, PresenceEvents, PresenceState, PresenceStatus,
-    Session, Txn, Watcher, pace,
+    Session, Txn, pace,
 };
-use tokio::sync::watch;
 
-use crate::board::{Board, Ended, Orders};
+use crate::board::{Board, Ended};
 use crate::desk::{Desk, FOREVER, Rounds, passes};
 use crate::error::{Error, Result};
+use crate::follow::Follower;
 use crate::home::Home;
 use crate::host::Host;
 use crate::record::{self, Seen, Why};
@@ -247,52 +247,29 @@ impl Worker {
         }
     }
 
-    /// Carries out what is ordered and follows the record, until the end.
+    /// Carries out what is ordered and answers what happens to the record, until the end.
     async fn follow(&mut self, desk: &mut Desk, presence: &Presence) -> End {
         let mut orders = self.task.board.orders.subscribe();
+        let mut follower = Follower::new(self.session.client(), &self.task.info);
         loop {
-            let mut watcher = match self.ears.during(desk.watch()).await {
-                Ok(Ok(watcher)) => watcher,
+            orders.mark_unchanged();
+            let turn = async {
+                if let Some(view) = follower.view() {
+                    desk.look(view);
+                }
+                desk.reconcile(presence).await?;
+                tokio::select! {
+                    biased;
+                    _ = orders.changed() => Ok(()),
+                    changed = follower.changed() => changed,
+                }
+            };
+            match self.ears.during(turn).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => return End::Failed(error.into()),
                 Err(end) => return end,
-            };
-            desk.look(watcher.view());
-            while let Some(heard) = self.turn(desk, presence, &mut orders, &mut watcher).await.transpose() {
-                if let Err(end) = heard {
-                    return end;
-                }
-            }
-            // Not again and again at full speed.
-            if let Err(end) = self.ears.during(pace::until(pace::now() + CALM)).await {
-                return end;
             }
         }
-    }
-
-    /// Does what there is to do, and waits for more; `None` when the watch has ended.
-    async fn turn(
-        &mut self,
-        desk: &mut Desk,
-        presence: &Presence,
-        orders: &mut watch::Receiver<Orders>,
-        watcher: &mut Watcher,
-    ) -> Result<Option<()>, End> {
-        orders.mark_unchanged();
-        self.ears.during(desk.reconcile(presence)).await?.map_err(|error| End::Failed(error.into()))?;
-        let news = async {
-            tokio::select! {
-                biased;
-                _ = orders.changed() => Some(()),
-                update = watcher.next() => match update {
-                    Some(Ok(_)) => Some(()),
-                    Some(Err(error)) if error.is_retryable() => Some(()),
-                    _ => None,
-                },
-            }
-        };
-        let news = self.ears.during(news).await?;
-        desk.look(watcher.view());
-        Ok(news)
     }
 
     /// Takes the host away: marked first, so that it is not taken for one that has died. Whoever waits is told within the
