@@ -38,7 +38,7 @@ mod notice;
 mod options;
 mod picked;
 mod query;
-#[cfg(any(feature = "tower", feature = "tonic"))]
+#[cfg(feature = "tower")]
 mod reachable;
 mod record;
 mod registration;
