@@ -189,7 +189,8 @@ async fn a_malformed_record_is_told_and_left_alone_until_somebody_registers_publ
         let malformed = malformed + 1;
         let revision = place.put_record("api", bad).await;
         let told = news(&one, |news| news.malformed == malformed).await;
-        assert_eq!((told.state, told.revision), (RecordState::Malformed, revision));
+        assert_eq!(told.state, RecordState::Malformed);
+        assert!(told.revision >= revision, "{told:?}");
         assert_eq!(told.credentials.password.expose(), "secret");
         alone
             .modify(|host| {
