@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `layout` | The visible top level is exactly `Cargo.toml Cargo.lock crates examples xtask README.md LICENSE`. |
 //! | `layers` | A recipe stands on core alone (pipes and peers: core and sp) and names no other recipe; core and sp stand on nothing of ours; testkit is for tests. |
-//! | `client` | Only core, embed, testkit and xtask's bench name `etcd-client` or `tonic`, in a manifest or in code. |
+//! | `client` | Only core, embed, testkit and xtask's bench name `etcd-client` or `tonic`, in a manifest or in code; discovery's channel and its test may name `tonic`, as an optional dependency. |
 //! | `time` | A recipe's `src` has no `sleep` and no `interval`, no `SystemTime` (save in a file that says `// tidy: payload timestamp`), and no retry loop: no `loop`, `while` or `for` in which a name speaks of retries, backoff or attempts. |
 //! | `queues` | No channel is unbounded. |
 //! | `skeleton` | Every recipe has the same files, a `lib.rs` that is a title page, a README with the same headings that is also its documentation, and a row in the table of the README at the root. |

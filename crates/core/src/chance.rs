@@ -22,7 +22,8 @@ pub fn below(bound: usize) -> usize {
 }
 
 /// A random number from 0 (inclusive) to 1 (exclusive).
-pub(crate) fn fraction() -> f64 {
+#[must_use]
+pub fn fraction() -> f64 {
     with(|source| source.random())
 }
 

@@ -38,7 +38,7 @@ pub use kv::{KeyValue, Snapshot};
 pub use lease::Timer;
 pub use marker::Once;
 pub use options::{ConnectOptions, Credentials, Tls};
-pub use presence::{Conflict, Presence, PresenceState, PresenceStatus};
+pub use presence::{Conflict, Presence, PresenceEvents, PresenceState, PresenceStatus};
 pub use session::{Session, SessionEvents, SessionOptions, SessionState, SessionStatus, WeakSession};
 pub use tokio_util::sync::CancellationToken;
 pub use txn::{Compare, MAX_OPS, MAX_REQUEST, Op, Outcome, Reply, Txn};

@@ -1,5 +1,6 @@
 //! Presence: a key that is there as long as its session is, whatever happens to the key or to an epoch.
 
+mod events;
 mod keeper;
 
 use std::fmt;
@@ -12,6 +13,8 @@ use crate::call::until;
 use crate::error::{Cause, Error, LostReason, Result};
 use crate::key::Key;
 use crate::session::Session;
+
+pub use self::events::PresenceEvents;
 
 /// What to do when somebody else holds the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,6 +140,12 @@ impl Presence {
     pub async fn changed(&mut self) -> Option<PresenceStatus> {
         self.status.changed().await.ok()?;
         Some(*self.status.borrow_and_update())
+    }
+
+    /// The news of [`Presence::status`] for somebody else, who need not hold the presence; the present one counts as seen.
+    #[must_use]
+    pub fn events(&self) -> PresenceEvents {
+        PresenceEvents::new(self.status.clone())
     }
 
     /// Waits until the key is not there (epoch lost, displaced, left); at once when it is not.

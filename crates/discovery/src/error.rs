@@ -63,6 +63,12 @@ pub enum Error {
         #[source]
         cause: Option<sereno_core::Error>,
     },
+    /// A change of a registration could not be made in time. It is remembered, and made as soon as it can be.
+    #[error("not done within {within:?}; it will be")]
+    NotYet {
+        /// How long was waited: the client's deadline.
+        within: Duration,
+    },
     /// The registration has been stopped.
     #[error("the registration was stopped")]
     Deregistered,
@@ -96,6 +102,7 @@ impl Error {
             | Self::NoHostFound { .. }
             | Self::NoHostFoundOnShard { .. }
             | Self::NotReady
+            | Self::NotYet { .. }
             | Self::Stale { .. } => true,
             Self::Core(error) => error.is_retryable(),
             _ => false,

@@ -12,6 +12,23 @@ use crate::secret::Secret;
 /// Ports by scheme, such as `http` to `8080`.
 pub type Ports = BTreeMap<String, String>;
 
+/// The fields that this version knows.
+const KNOWN: [&str; 13] = [
+    "name",
+    "service_name",
+    "ports",
+    "user",
+    "password",
+    "public",
+    "private_hostname",
+    "private_ports",
+    "critical",
+    "shard",
+    "uuid",
+    "weight",
+    "draining",
+];
+
 /// Above it nothing is gained, and sums stay exact.
 const MAX_WEIGHT: f64 = 1e6;
 
@@ -151,6 +168,13 @@ impl Host {
         self
     }
 
+    /// Sets [`Host::draining`].
+    #[must_use]
+    pub fn draining(mut self, draining: bool) -> Self {
+        self.draining = draining;
+        self
+    }
+
     /// The stored form. Fields that are not set are left out, as the ancestor does, except the first three.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut json = Map::new();
@@ -222,8 +246,17 @@ impl Host {
         check_hostname("private_hostname", &self.private_hostname)?;
         check_ports("ports", &self.ports)?;
         check_ports("private_ports", &self.private_ports)?;
-        for (name, text) in [("user", self.user.as_str()), ("shard", &self.shard), ("uuid", &self.uuid)] {
+        let texts = [
+            ("service_name", self.service_name.as_str()),
+            ("user", &self.user),
+            ("shard", &self.shard),
+            ("uuid", &self.uuid),
+        ];
+        for (name, text) in texts {
             check_text(name, text)?;
+        }
+        if self.extra.keys().any(|name| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name))) {
+            return Err(("extra", "has a field of another meaning".into()));
         }
         if !(0.0..=MAX_WEIGHT).contains(&self.weight) {
             return Err(("weight", format!("{} is not from 0 to {MAX_WEIGHT}", self.weight)));

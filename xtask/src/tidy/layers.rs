@@ -10,13 +10,17 @@ use crate::code;
 const CLIENT_ROOMS: [&str; 3] = ["core", "embed", "testkit"];
 /// And the part of xtask that measures it.
 const BENCH: [&str; 2] = ["xtask/Cargo.toml", "xtask/src/bench/"];
+/// What gives users a channel of tonic's, for services of their own: tonic alone, and only to who asks for it.
+const CHANNEL: [&str; 2] = ["crates/discovery/src/channel.rs", "crates/discovery/tests/tonic.rs"];
+const CHANNEL_MANIFEST: &str = "crates/discovery/Cargo.toml";
 const TESTKIT: &str = "sereno-testkit";
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, file) in tree.files("", "toml").filter(|(path, _)| *path != "Cargo.toml") {
-        for (name, is_dev) in dependencies(&tree.manifest(path)) {
-            let what = if is_client(&name) && !may_name_client(path) {
+        for Dependency { name, is_dev, is_optional } in dependencies(&tree.manifest(path)) {
+            let is_channel = path == CHANNEL_MANIFEST && name == "tonic" && is_optional;
+            let what = if is_client(&name) && !may_name_client(path) && !is_channel {
                 Some(("client", format!("{name} is named by core, embed, testkit and the bench alone")))
             } else if !may_depend(tree, room(path), &name, is_dev) {
                 Some(("layers", format!("must not depend on {name}")))
@@ -29,7 +33,8 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     }
     for (path, file) in tree.files("", "rs") {
         for (line, name, _) in code::names(&file.code) {
-            if is_client(name) && !may_name_client(path) {
+            let is_channel = CHANNEL.contains(&path) && name == "tonic";
+            if is_client(name) && !may_name_client(path) && !is_channel {
                 let what = format!("`{name}` is named by core, embed, testkit and the bench alone");
                 findings.push(Finding::new(path, line, "client", what));
             }
@@ -62,6 +67,8 @@ fn may_depend(tree: &Tree, room: &str, package: &str, is_dev: bool) -> bool {
         // Nobody publishes these.
         "examples" | "xtask" => true,
         _ if package == TESTKIT => is_dev,
+        // For its own tests, with its features.
+        _ if target == room => is_dev,
         "pipes" | "peers" => ["core", "sp"].contains(&target),
         _ if is_recipe => target == "core",
         "core" | "sp" => false,
@@ -79,8 +86,17 @@ fn names_another(tree: &Tree, room: &str, name: &str) -> bool {
         && tree.recipes().any(|recipe| recipe == other)
 }
 
-/// Every package a manifest depends on, under its true name, and whether for tests only.
-fn dependencies(manifest: &Table) -> Vec<(String, bool)> {
+/// What a manifest depends on: a package, under its true name.
+struct Dependency {
+    name: String,
+    /// For tests only.
+    is_dev: bool,
+    /// For those only who turn a feature on.
+    is_optional: bool,
+}
+
+/// Every package a manifest depends on.
+fn dependencies(manifest: &Table) -> Vec<Dependency> {
     let targets = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
     let tables = targets.filter_map(Value::as_table).chain([manifest]);
     tables
@@ -88,10 +104,12 @@ fn dependencies(manifest: &Table) -> Vec<(String, bool)> {
             ["dependencies", "build-dependencies", "dev-dependencies"].map(|kind| (table.get(kind), kind))
         })
         .filter_map(|(table, kind)| Some((table?.as_table()?, kind == "dev-dependencies")))
-        .flat_map(|(table, is_dev)| table.iter().map(move |(key, value)| (true_name(key, value), is_dev)))
+        .flat_map(|(table, is_dev)| {
+            table.iter().map(move |(key, value)| Dependency {
+                name: value.get("package").and_then(Value::as_str).unwrap_or(key).to_owned(),
+                is_dev,
+                is_optional: value.get("optional").and_then(Value::as_bool).unwrap_or(false),
+            })
+        })
         .collect()
-}
-
-fn true_name(key: &str, value: &Value) -> String {
-    value.get("package").and_then(Value::as_str).unwrap_or(key).to_owned()
 }

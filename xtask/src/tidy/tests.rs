@@ -83,6 +83,42 @@ fn only_the_core_names_the_etcd_client() {
 }
 
 #[test]
+fn the_channel_of_discovery_may_be_one_of_tonics() {
+    let manifest = "crates/discovery/Cargo.toml";
+    let with = |dependency: &str| {
+        let text = published("sereno-discovery", &format!("[dependencies]\n{dependency}"));
+        let findings = Workspace::clean().put(manifest, &text).findings();
+        findings.into_iter().filter(|finding| finding.contains(": client: ")).count()
+    };
+    assert_eq!(with("tonic = { workspace = true, optional = true }"), 0);
+    assert_eq!(with("tonic.workspace = true"), 1);
+    assert_eq!(with("tonic-prost = { workspace = true, optional = true }"), 1);
+    assert_eq!(with("etcd-client = { workspace = true, optional = true }"), 1);
+    let named = |path: &str, name: &str| {
+        let findings = Workspace::clean().put(path, &format!("use {name}::Code;\n")).findings();
+        findings.into_iter().filter(|finding| finding.contains(": client: ")).count()
+    };
+    for path in ["crates/discovery/src/channel.rs", "crates/discovery/tests/tonic.rs"] {
+        assert_eq!((named(path, "tonic"), named(path, "etcd_client")), (0, 1), "{path}");
+    }
+    for path in
+        ["crates/discovery/src/view.rs", "crates/discovery/tests/basic.rs", "crates/counter/src/channel.rs"]
+    {
+        assert_eq!(named(path, "tonic"), 1, "{path}");
+    }
+}
+
+#[test]
+fn a_crate_may_stand_on_itself_for_its_tests() {
+    let with = |table: &str| {
+        let text = format!("[{table}]\nsereno-counter = {{ path = \".\", features = [\"all\"] }}\n");
+        Workspace::clean().append(MANIFEST, &text).findings().len()
+    };
+    assert_eq!(with("target.'cfg(unix)'.dev-dependencies"), 0);
+    assert_eq!(with("build-dependencies"), 1);
+}
+
+#[test]
 fn a_recipe_does_not_wait_by_itself() {
     for call in ["tokio::time::sleep(t)", "sleep_until(t)", "time::interval (t)", "interval_at(a, t)"] {
         let text = format!("fn a() {{ {call}; }}\n");

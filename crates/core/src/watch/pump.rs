@@ -192,9 +192,12 @@ impl Pump {
                         asked = None;
                         *backoff = Backoff::streams();
                         let Some(inner) = inner.upgrade() else { return End::Shutdown };
-                        inner.hear();
                         if let Some(end) = self.receive(message, &inner, watches) {
                             return end;
+                        }
+                        // A word of what may be another store says nothing of this one.
+                        if !self.check.is_running() {
+                            inner.hear();
                         }
                     }
                     Ok(None) => return End::Fault(Fault::Ambiguous(Cause::new("the watch stream was closed"))),

@@ -90,6 +90,12 @@ impl History {
         })
     }
 
+    /// Whether something was deleted at a revision.
+    pub(crate) fn deletes_at(&self, revision: i64) -> bool {
+        let mut changes = self.since(revision).take_while(|change| change.mod_revision == revision);
+        changes.any(|change| is_tombstone(change))
+    }
+
     /// Forgets what nobody can ask for any more once `revision` is the oldest one that may be read. Changes made *at*
     /// that revision stay, but for deletions. `index` has the present versions. Returns what has gone, as the quota
     /// counts it.

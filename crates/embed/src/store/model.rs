@@ -239,3 +239,21 @@ fn a_watch_that_lags_is_told_no_revision_twice_after_a_roll_back() {
     let (_, revisions) = follow(&mut world.state, stream, Picture::new());
     assert_eq!(revisions, (1002..=1010).collect::<Vec<i64>>());
 }
+
+#[test]
+fn a_watch_that_was_not_told_a_deletion_yet_is_told_when_its_revision_is_compacted() {
+    let mut world = World::new();
+    world.apply(&Step::Put(1, 1));
+    let (stream, _) = world.state.open_stream();
+    world.state.watch(stream, wanted(3));
+    world.apply(&Step::Delete(1, 2));
+    world.apply(&Step::Compact(0));
+    let answers = world.state.pull(stream);
+    assert_eq!((answers.len(), answers[0].canceled, answers[0].compact_revision), (1, true, 3));
+
+    let (stream, _) = world.state.open_stream();
+    world.state.watch(stream, wanted(4));
+    world.apply(&Step::Put(1, 1));
+    world.apply(&Step::Compact(0));
+    assert_eq!(follow(&mut world.state, stream, Picture::new()).1, [4], "what was written is kept");
+}

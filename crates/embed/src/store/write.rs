@@ -87,9 +87,10 @@ impl State {
             return Err(Refusal::FUTURE_REVISION);
         }
         self.compacted = request.revision;
+        let deleted = self.history.deletes_at(request.revision).then_some(request.revision);
         let freed = self.history.compact(request.revision, &self.index);
         self.quota.freed(freed);
-        self.watches.compacted(self.compacted);
+        self.watches.compacted(deleted);
         Ok(PbCompactionResponse { header: Some(self.header()) })
     }
 }

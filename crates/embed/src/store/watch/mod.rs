@@ -53,24 +53,17 @@ impl Watches {
                 stream.waiting.push_back((revision, id));
             }
             if stream.waiting.len() > MAX_WAITING {
-                stream.fall_behind();
+                stream.fall_behind(None);
             }
             stream.signal.notify_one();
         }
     }
 
-    /// The history has become shorter: whoever waits for what is gone must be told. A deletion goes with the compaction of its own
-    /// revision: one that was noted and not sent yet is gone too, and not to be passed over.
-    pub(super) fn compacted(&mut self, revision: i64) {
+    /// The history has become shorter: whoever waits for what is gone must be told. `deleted` is the revision that was
+    /// compacted, if it deleted something.
+    pub(super) fn compacted(&mut self, deleted: Option<i64>) {
         for stream in self.streams.values_mut() {
-            let before = stream.lagging.clone();
-            stream.fall_behind();
-            for id in stream.lagging.difference(&before) {
-                if let Some(watcher) = stream.watchers.get_mut(id).filter(|watcher| watcher.next == revision)
-                {
-                    watcher.next = revision - 1;
-                }
-            }
+            stream.fall_behind(deleted);
             stream.signal.notify_one();
         }
     }
@@ -192,44 +185,5 @@ impl State {
             }
         }
         notices
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use etcd_client::proto::{PbCompactionRequest, PbDeleteRequest, PbPutRequest};
-
-    use super::*;
-    use crate::store::Span;
-    use crate::store::state::Identity;
-
-    #[test]
-    fn a_deletion_that_is_compacted_before_it_is_sent_is_not_passed_over() {
-        let identity = Identity { cluster: 1, member: 1, term: 1 };
-        let mut state = State::new(identity, Duration::from_secs(1), None);
-        let (stream, _) = state.open_stream();
-        let wanted = Wanted {
-            span: Span::new(b"k".to_vec(), Vec::new()),
-            start: 0,
-            id: 1,
-            puts: true,
-            deletions: true,
-            prev_kv: false,
-            fragment: false,
-            progress: false,
-        };
-        assert!(!state.watch(stream, wanted).canceled);
-        let put = PbPutRequest { key: b"k".to_vec(), ..PbPutRequest::default() };
-        state.put(put).unwrap();
-        assert_eq!(state.pull(stream).len(), 1);
-        let delete = PbDeleteRequest { key: b"k".to_vec(), ..PbDeleteRequest::default() };
-        state.delete_range(delete).unwrap();
-        let revision = state.revision();
-        state.compact(&PbCompactionRequest { revision, physical: false }).unwrap();
-        let told = state.pull(stream);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].canceled && told[0].compact_revision == revision, "{told:?}");
     }
 }

@@ -54,15 +54,16 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Drops the notes; the watchers they were for look for themselves.
-    pub(super) fn fall_behind(&mut self) {
+    /// Drops the notes; the watchers they were for look for themselves. What the compaction of its own revision made the
+    /// history forget, `deleted`, they would not find: etcd has it on its way to them by then. They are told that it is gone.
+    pub(super) fn fall_behind(&mut self, deleted: Option<i64>) {
         for (revision, id) in std::mem::take(&mut self.waiting) {
             if let Some(watcher) = self.watchers.get_mut(&id)
                 && !watcher.lagging
                 && revision >= watcher.next
             {
                 watcher.lagging = true;
-                watcher.next = revision;
+                watcher.next = if deleted == Some(revision) { revision - 1 } else { revision };
                 self.lagging.insert(id);
             }
         }

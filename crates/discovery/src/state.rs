@@ -1,0 +1,156 @@
+//! What is known of a followed service. Nothing here waits, parses or reads a clock: its lock is held for moments.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sereno_core::Key;
+
+use crate::directory_options::DirectoryOptions;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::freshness::Freshness;
+use crate::guard::Guard;
+use crate::notice::Notice;
+use crate::query::Contents;
+use crate::service::Service;
+
+/// Of so many bad entries the reasons are shown.
+const SHOWN: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) contents: Contents,
+    pub(crate) guard: Guard,
+    pub(crate) freshness: Freshness,
+    /// The number of the last notice.
+    pub(crate) seq: u64,
+    pub(crate) revision: i64,
+    pub(crate) resyncs: u64,
+    /// What stands in the way of following, if anything does.
+    pub(crate) error: Option<Error>,
+    /// What went wrong with the file last, if it did.
+    pub(crate) cache_error: Option<String>,
+    /// What cannot be read at the moment.
+    bad: BTreeMap<Key, Arc<str>>,
+    recent: VecDeque<Key>,
+    /// Hosts there is no room for.
+    untaken: BTreeSet<Key>,
+    max_hosts: usize,
+}
+
+impl State {
+    /// Nothing is known yet.
+    pub(crate) fn new(options: &DirectoryOptions, now: Instant) -> Self {
+        Self {
+            contents: Contents::default(),
+            guard: Guard::new(options.guard.clone()),
+            freshness: Freshness::stored(options.serve_stale_for, now),
+            seq: 0,
+            revision: 0,
+            resyncs: 0,
+            error: None,
+            cache_error: None,
+            bad: BTreeMap::new(),
+            recent: VecDeque::new(),
+            untaken: BTreeSet::new(),
+            max_hosts: options.max_hosts,
+        }
+    }
+
+    /// A host is there as `entry` says.
+    pub(crate) fn put(&mut self, entry: Entry) -> Option<Notice> {
+        self.heal(&entry.key);
+        self.guard.back(&entry.key);
+        let (key, host) = (entry.key.clone(), entry.host.clone());
+        match self.contents.roster.get(&key) {
+            Some(old) if Arc::ptr_eq(&old.host, &host) => {
+                self.contents.roster.put(entry);
+                return None;
+            }
+            None if self.contents.roster.len() >= self.max_hosts => {
+                let reason = format!("there are more than {} hosts", self.max_hosts);
+                return self.untaken.insert(key.clone()).then(|| Notice::malformed(&key, reason));
+            }
+            _ => {}
+        }
+        self.untaken.remove(&key);
+        self.contents.roster.put(entry);
+        Some(Notice::Put { key, host })
+    }
+
+    /// The key of a host is gone: the host is removed, unless the guard holds it.
+    pub(crate) fn lose(&mut self, key: &Key, now: Instant) -> Option<Notice> {
+        self.heal(key);
+        self.untaken.remove(key);
+        let present = self.contents.roster.len();
+        let draining = self.contents.roster.get(key)?.host.draining;
+        if self.guard.is_held(key) || !draining && self.guard.lose(key, present, now) {
+            return None;
+        }
+        self.remove(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Notice> {
+        self.contents.roster.remove(key)?;
+        Some(Notice::Gone { key: key.clone() })
+    }
+
+    /// What is said of the service.
+    pub(crate) fn set_record(&mut self, name: &str, record: Option<Service>) -> Option<Notice> {
+        if self.contents.record.as_deref() == record.as_ref() {
+            return None;
+        }
+        self.contents.record = record.map(Arc::new);
+        let told = self.contents.record.clone();
+        Some(Notice::Record(told.unwrap_or_else(|| Arc::new(Service::new(name)))))
+    }
+
+    /// What is stored under a key cannot be read; what was read there before stays.
+    pub(crate) fn spoil(&mut self, key: &Key, reason: String) -> Option<Notice> {
+        if self.bad.get(key).is_some_and(|known| **known == *reason) {
+            return None;
+        }
+        self.bad.insert(key.clone(), reason.as_str().into());
+        self.recent.retain(|other| other != key);
+        self.recent.push_front(key.clone());
+        self.recent.truncate(SHOWN);
+        Some(Notice::malformed(key, reason))
+    }
+
+    /// It can be read, or is gone.
+    pub(crate) fn heal(&mut self, key: &Key) {
+        if self.bad.remove(key).is_some() {
+            self.recent.retain(|other| other != key);
+        }
+    }
+
+    pub(crate) fn is_bad(&self, key: &Key) -> bool {
+        self.bad.contains_key(key)
+    }
+
+    pub(crate) fn bad(&self) -> usize {
+        self.bad.len()
+    }
+
+    /// The last few bad entries, newest first.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.recent.iter().filter_map(|key| Some((key, &**self.bad.get(key)?)))
+    }
+
+    pub(crate) fn untaken(&self) -> usize {
+        self.untaken.len()
+    }
+
+    /// A host that may be taken now.
+    pub(crate) fn next_untaken(&mut self) -> Option<Key> {
+        (self.contents.roster.len() < self.max_hosts).then(|| self.untaken.pop_first()).flatten()
+    }
+
+    /// Forgets what is not there any more, save hosts.
+    pub(crate) fn retain(&mut self, there: impl Fn(&Key) -> bool) {
+        self.untaken.retain(&there);
+        let gone: Vec<Key> = self.bad.keys().filter(|key| !there(key)).cloned().collect();
+        gone.iter().for_each(|key| self.heal(key));
+    }
+}
