@@ -88,11 +88,31 @@ async fn session_loses_an_epoch_and_what_was_owned_but_not_its_presence() {
         .await;
 }
 
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn seq_shares_the_shards_of_a_killed_process_out_anew() {
+    let three = "3 workers have all 12 shards, each one once";
+    says("seq", &[three, "worker 0 is killed", "2 workers have all 12 shards, each one once"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn http_service_loses_no_request_while_it_is_restarted() {
+    let told = says("http_service", &["failed: 0"]).await;
+    let number = |start: &str| -> u64 {
+        let line = told.lines().find_map(|line| line.strip_prefix(start)).unwrap();
+        line.split(|letter: char| !letter.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    assert!(number("requests: ") >= 20_000, "{told}");
+    assert!(number("restarts: ") >= 4, "{told}");
+}
+
 #[test]
 fn without_an_etcd_an_example_fails_with_a_reason() {
     let start = Instant::now();
     // All at once: each takes as long as a client tries to connect.
-    let running = ["counter", "waitgroup", "pubsub", "keepalive", "id", "session"].map(|name| {
+    let names = ["counter", "waitgroup", "pubsub", "keepalive", "id", "session", "seq", "http_service"];
+    let running = names.map(|name| {
         let mut command = program(name);
         // Nobody listens on port 1.
         command.env("ETCD_ENDPOINTS", "http://127.0.0.1:1").stdout(Stdio::null()).stderr(Stdio::piped());

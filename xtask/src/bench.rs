@@ -18,7 +18,13 @@ mod hand;
 #[cfg(feature = "bench")]
 mod link;
 #[cfg(feature = "bench")]
+mod lookup;
+#[cfg(feature = "bench")]
 mod measure;
+#[cfg(feature = "bench")]
+mod membership;
+#[cfg(feature = "bench")]
+mod memory;
 #[cfg(feature = "bench")]
 mod messages;
 #[cfg(feature = "bench")]

@@ -27,6 +27,8 @@ pub(super) enum Target {
     WithinRaw(f64),
     /// So many times the textbook's way, or more.
     OfTextbook(f64),
+    /// So many times the textbook's way, or less.
+    WithinTextbook(f64),
     /// This, or more.
     AtLeast(f64),
     /// This, or less.
@@ -83,6 +85,10 @@ impl Case {
                 format!(">= {times} x textbook"),
                 compared(self.textbook).is_some_and(|ratio| ratio >= times),
             ),
+            Target::WithinTextbook(times) => (
+                format!("<= {times} x textbook"),
+                compared(self.textbook).is_some_and(|ratio| ratio <= times),
+            ),
             Target::AtLeast(least) => (format!(">= {least}"), self.ours >= least),
             Target::AtMost(most) => (format!("<= {most}"), self.ours <= most),
         }
@@ -125,6 +131,11 @@ mod tests {
         assert!(met(Target::AtLeast(100.0)) && !met(Target::AtLeast(101.0)));
         assert!(met(Target::AtMost(100.0)) && !met(Target::AtMost(99.0)));
         assert!(!met(Target::OfTextbook(0.1)), "what was not measured is not met");
+        assert!(!met(Target::WithinTextbook(9.0)), "what was not measured is not met");
+        let beside = Case { textbook: Some(200.0), ..case(vec![Target::WithinTextbook(0.5)]) };
+        assert!(beside.verdicts().iter().all(|(_, met)| *met));
+        let beside = Case { textbook: Some(199.0), ..beside };
+        assert!(!beside.verdicts().iter().any(|(_, met)| *met));
     }
 
     #[test]

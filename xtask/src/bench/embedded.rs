@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::case::{Better, Case, Target};
 use super::counting::per_second;
+use super::memory::resident;
 use super::plan::Plan;
 use super::sample::median;
 
@@ -129,14 +130,14 @@ pub(super) async fn million() -> anyhow::Result<Vec<Case>> {
     let server = Server::start().await?;
     let mut client = Client::connect([server.endpoint()], None).await?;
     client.put("warm", "up", None).await?;
-    let before = resident().context("the kernel does not say how much memory a process has")?;
+    let before = resident()?;
     let begin = Instant::now();
     for batch in 0..KEYS / BATCH {
         let put = |index: usize| TxnOp::put(key(batch * BATCH + index), VALUE, None);
         client.txn(Txn::new().and_then((0..BATCH).map(put).collect::<Vec<_>>())).await?;
     }
     let filled = begin.elapsed().as_secs_f64();
-    let bytes = resident().context("the kernel does not say how much memory a process has")? - before;
+    let bytes = resident()? - before;
     let keys = u64::try_from(KEYS)?;
     let weight = per_second(bytes, 1.0) / per_second(keys, 1.0);
     let page = timed(PAGES, |index| {
@@ -183,12 +184,4 @@ where
         samples.push(begin.elapsed().as_secs_f64());
     }
     Ok(median(&samples))
-}
-
-/// Bytes of memory that this process has.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }

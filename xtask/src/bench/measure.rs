@@ -11,7 +11,7 @@ use super::case::Case;
 use super::link::Link;
 use super::plan::Plan;
 use super::table::table;
-use super::{counting, embedded, messages, waking};
+use super::{counting, embedded, lookup, membership, messages, waking};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
 
@@ -46,6 +46,10 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
         messages::SINGLE,
         messages::PACKED,
         waking::NAME,
+        membership::NAME,
+        lookup::VISIBLE,
+        lookup::LOOKUP,
+        lookup::MANY,
         embedded::START,
         embedded::PUTS,
         embedded::MEMORY,
@@ -59,6 +63,10 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
             messages::SINGLE => messages::single(plan, link).await?,
             messages::PACKED => messages::packed(plan, link).await?,
             waking::NAME => waking::measure(plan, link).await?,
+            membership::NAME => membership::measure(plan).await?,
+            lookup::VISIBLE => lookup::visible(plan, link).await?,
+            lookup::LOOKUP => lookup::lookup(plan, link).await?,
+            lookup::MANY => lookup::many(link).await?,
             embedded::START => embedded::start().await?,
             embedded::PUTS => embedded::puts(plan).await?,
             _ => embedded::million().await?,

@@ -11,8 +11,10 @@ const WORDS: [usize; 4] = [0, 1, 2, 8];
 const LEGEND: &str = "\
 ours      medians of windows that took turns with those of the other columns; what was counted is checked in etcd at the
           end, and that each message came once and in order by its subscriber
-raw       counter: as many tasks that put with etcd-client; publish: one task that puts the payload; wake: one put
-textbook  get, then put if nobody else has, else wait a moment (1 to 16 ms, at random) and begin again
+raw       counter: as many tasks that put with etcd-client; publish: one task that puts the payload; wake,
+          visible, many-hosts: one put
+textbook  counter: get, then put if nobody else has, else wait a moment (1 to 16 ms, at random) and begin again;
+          seq: a lease for each member, and the whole group read again at each event, as etcdseq (Go) does
 wake      less than nothing: the waiter knew before the answer to done() had come";
 
 /// All cases, the legend, and a line that counts the targets met.
