@@ -283,3 +283,67 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Keys;
+
+    fn desk(host: Host) -> Desk {
+        let host = Host { service_name: "svc".into(), uuid: "u".into(), ..host };
+        let keys = Keys::new("/").unwrap();
+        let task = Task {
+            key: keys.host("svc", "u").unwrap(),
+            info: keys.info("svc").unwrap(),
+            within: Duration::ZERO,
+            deadline: pace::now(),
+            board: Arc::new(Board::new(host.clone())),
+        };
+        let client = Client::lazy(["127.0.0.1:1"], sereno_core::ConnectOptions::default()).unwrap();
+        Desk::new(&task, &client, seen(5, Record::Present(crate::service::Service::of(&host))))
+    }
+
+    fn seen(revision: i64, record: Record) -> Seen {
+        Seen { revision, record }
+    }
+
+    fn of(password: &str) -> Record {
+        let host = Host::new("other").public(true).user("u").password(password);
+        Record::Present(crate::service::Service::of(&Host { service_name: "svc".into(), ..host }))
+    }
+
+    #[test]
+    fn news_from_before_what_is_known_are_none() {
+        let mut desk = desk(Host::new("h").public(true).user("u").password("first"));
+        desk.see(seen(10, of("new")));
+        desk.see(seen(9, of("old")));
+        desk.see(seen(8, Record::Absent));
+        assert_eq!((desk.news.revision, desk.news.deleted), (10, 0));
+        assert_eq!(desk.news.credentials.password.expose(), "new");
+        assert_eq!(desk.board.told.borrow().news(), Some(&desk.news));
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_and_takes_nothing_away() {
+        let mut desk = desk(Host::new("h").public(true).user("u").password("first"));
+        let bad = || Record::Malformed("bad".into());
+        for record in [Record::Absent, bad(), of("a"), bad(), Record::Absent, Record::Absent] {
+            desk.see(seen(desk.news.revision + 1, record));
+        }
+        assert_eq!((desk.news.deleted, desk.news.malformed), (2, 2));
+        assert_eq!(desk.news.state, RecordState::Deleted);
+        assert_eq!(desk.news.credentials.password.expose(), "a");
+        assert_eq!(desk.news.service.hostname, "other");
+    }
+
+    #[test]
+    fn credentials_that_would_make_the_host_too_large_are_not_taken_over() {
+        let desk = |password: &str| {
+            let mut desk = desk(Host::new("h").public(true).shard("x".repeat(MAX_JSON - 1000)));
+            desk.see(seen(9, of(password)));
+            desk.credentials(&desk.board.orders.borrow().host)
+        };
+        assert_eq!(desk("short").unwrap().password.expose(), "short");
+        assert_eq!(desk(&"y".repeat(2000)), None);
+    }
+}
