@@ -1,0 +1,65 @@
+//! How fast messages go: `cargo run --release -p sereno-sp --example throughput -- [push|req|batch] [tcp|ipc|inproc] [bytes] [seconds] [window]`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sereno_sp::{Pull, Push};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument =
+        |index: usize, default: &str| arguments.get(index).cloned().unwrap_or_else(|| default.to_owned());
+    let (kind, transport) = (argument(0, "push"), argument(1, "tcp"));
+    let size: usize = argument(2, "64").parse()?;
+    let time = Duration::from_secs_f64(argument(3, "2").parse()?);
+    let folder = std::env::temp_dir().join(format!("sereno-sp-throughput-{}", std::process::id()));
+    let address = match transport.as_str() {
+        "ipc" => format!("ipc://{}", folder.display()),
+        "inproc" => "inproc://throughput".to_owned(),
+        _ => "tcp://127.0.0.1:0".to_owned(),
+    };
+    let rate = match kind.as_str() {
+        "push" | "batch" => push(&address, Bytes::from(vec![7; size]), time, kind == "batch").await?,
+        other => return Err(format!("unknown kind {other:?}").into()),
+    };
+    println!("{kind} {transport} {size} B: {rate:.0} messages/s");
+    Ok(())
+}
+
+async fn push(address: &str, body: Bytes, time: Duration, batch: bool) -> sereno_sp::Result<f64> {
+    let (push, pull) = (Push::new(), Pull::new());
+    pull.dial(&push.listen(address).await?)?;
+    push.connected(1).await?;
+    let sender = push.clone();
+    let sending = tokio::spawn(async move {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            if batch {
+                sender.send_all(&mut std::iter::repeat_n(body.clone(), 256).collect()).await?;
+            } else {
+                for _ in 0..256 {
+                    sender.send(body.clone()).await?;
+                }
+            }
+        }
+        sender.send(Bytes::new()).await
+    });
+    let begun = Instant::now();
+    let mut count = 0_u64;
+    if batch {
+        let mut messages = Vec::new();
+        while messages.last().is_none_or(|last: &Bytes| !last.is_empty()) {
+            messages.clear();
+            count += pull.recv_many(&mut messages, 1024).await? as u64;
+        }
+    } else {
+        while !pull.recv().await?.is_empty() {
+            count += 1;
+        }
+    }
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    sending.await.expect("the sender does not panic")?;
+    push.close().await;
+    Ok(rate)
+}

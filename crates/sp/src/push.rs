@@ -1,0 +1,216 @@
+//! PUSH: each message to one of those who are connected.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::engine::{Engine, Role};
+use crate::error::Result;
+use crate::event::Peer;
+use crate::frame::{Frame, WRITE};
+use crate::hello;
+use crate::options::SocketOptions;
+use crate::slots::Slots;
+use crate::socket::{Socket, socket};
+use crate::stats::{Refusal, add};
+use crate::sync::lock;
+
+/// How much a connection takes at once when there are others that could have it.
+const SHARED_WRITE: usize = 16 * 1024;
+
+/// The sending end of a pipeline: every message goes to one of the pullers that are connected, whichever is free.
+///
+/// At most once: what a connection had been given when it broke is lost, see the guarantees of this crate. Clones are the
+/// same socket; when the last is dropped, everything ends at once and what is queued is lost.
+#[derive(Clone)]
+pub struct Push {
+    socket: Arc<Socket<PushRole>>,
+}
+
+socket!(Push, PushRole);
+
+impl Push {
+    /// Sends a message: queues it, when there is room, for the next puller that is free. Without pullers it waits in the
+    /// queue.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge), [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Cancel safety
+    /// Cancelled: the message was not and will not be sent.
+    pub async fn send(&self, body: impl Into<Bytes>) -> Result<()> {
+        let (engine, body) = (self.socket.engine(), body.into());
+        engine.check_size(&body)?;
+        let queue = &engine.role;
+        let slots = queue.slots.cost(body.len());
+        queue.slots.take(slots).await?;
+        queue.put(std::iter::once(body));
+        Ok(())
+    }
+
+    /// Sends a message if there is room for it now.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full), [`Error::TooLarge`](crate::Error::TooLarge),
+    /// [`Error::Closed`](crate::Error::Closed).
+    pub fn try_send(&self, body: impl Into<Bytes>) -> Result<()> {
+        let (engine, body) = (self.socket.engine(), body.into());
+        engine.check_size(&body)?;
+        engine.role.slots.try_take(engine.role.slots.cost(body.len()))?;
+        engine.role.put(std::iter::once(body));
+        Ok(())
+    }
+
+    /// Sends all messages, in their order, taking them off the front of `messages` as there is room for them. Faster than one
+    /// by one.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge), for the message that is then first; [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Cancel safety
+    /// Cancelled: what is in `messages` was not and will not be sent, and what is not in it any more was.
+    pub async fn send_all(&self, messages: &mut VecDeque<Bytes>) -> Result<()> {
+        let engine = self.socket.engine();
+        let queue = &engine.role;
+        while let Some(first) = messages.front() {
+            engine.check_size(first)?;
+            let fits = messages.iter().take_while(|body| engine.check_size(body).is_ok());
+            let (count, slots) = queue.slots.turn(fits.map(Bytes::len));
+            queue.slots.take(slots).await?;
+            queue.put(messages.drain(..count));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct PushRole {
+    queue: Mutex<Queue>,
+    slots: Slots,
+    requeue: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    /// Connections that have nothing to write. The one that has waited longest gets the next message.
+    idle: VecDeque<(u64, Waker)>,
+    connections: usize,
+}
+
+impl PushRole {
+    fn new(options: &SocketOptions) -> Self {
+        Self { queue: Mutex::default(), slots: Slots::new(options.send_queue), requeue: options.requeue }
+    }
+
+    fn put(&self, bodies: impl Iterator<Item = Bytes>) {
+        let mut queue = lock(&self.queue);
+        queue.messages.extend(bodies);
+        let writer = queue.idle.pop_front();
+        drop(queue);
+        wake(writer);
+    }
+}
+
+fn wake(writer: Option<(u64, Waker)>) {
+    if let Some((_, writer)) = writer {
+        writer.wake();
+    }
+}
+
+impl Role for PushRole {
+    type Link = u64;
+
+    fn ours(&self) -> u16 {
+        hello::PUSH
+    }
+
+    fn theirs(&self) -> u16 {
+        hello::PULL
+    }
+
+    fn attach(engine: &Arc<Engine<Self>>, peer: &Peer) -> u64 {
+        lock(&engine.role.queue).connections += 1;
+        peer.id
+    }
+
+    fn detach(engine: &Arc<Engine<Self>>, link: &u64) {
+        let mut queue = lock(&engine.role.queue);
+        queue.connections -= 1;
+        queue.idle.retain(|(id, _)| id != link);
+        // This one may have been woken for a message that it does not take any more.
+        let writer = if queue.messages.is_empty() { None } else { queue.idle.pop_front() };
+        drop(queue);
+        wake(writer);
+    }
+
+    async fn deliver(_: &Arc<Engine<Self>>, _: &u64, _: &mut Vec<Bytes>) -> Result<(), Refusal> {
+        Err(Refusal::Unexpected)
+    }
+
+    async fn take(
+        engine: &Arc<Engine<Self>>,
+        link: &u64,
+        batch: &mut VecDeque<Frame>,
+    ) -> Result<(), Option<Refusal>> {
+        let role = &engine.role;
+        std::future::poll_fn(|context| {
+            let mut queue = lock(&role.queue);
+            if queue.messages.is_empty() {
+                queue.idle.retain(|(id, _)| id != link);
+                queue.idle.push_back((*link, context.waker().clone()));
+                return Poll::Pending;
+            }
+            // A share for everybody who could take one, this connection included, so that what a stalled peer keeps is little.
+            let share = queue.messages.len().div_ceil(queue.idle.len() + 1);
+            let most = if queue.connections > 1 { SHARED_WRITE } else { WRITE };
+            let (mut slots, mut size) = (0, 0);
+            while let Some(body) = queue.messages.front() {
+                if !batch.is_empty() && (batch.len() >= share || size + body.len() > most) {
+                    break;
+                }
+                size += body.len();
+                slots += role.slots.cost(body.len());
+                batch.extend(queue.messages.pop_front().map(Frame::plain));
+            }
+            engine.took(batch.len());
+            let next = if queue.messages.is_empty() { None } else { queue.idle.pop_front() };
+            drop(queue);
+            wake(next);
+            role.slots.give_back(slots);
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    fn unsent(engine: &Arc<Engine<Self>>, _: &u64, frames: VecDeque<Frame>) {
+        if !engine.role.requeue {
+            return engine.lose(frames.len());
+        }
+        // They come before all others, and over the bounds of the queue.
+        add(&engine.counters.requeued, frames.len());
+        let mut queue = lock(&engine.role.queue);
+        let mut taken = 0;
+        for frame in frames.into_iter().rev() {
+            taken += engine.role.slots.cost(frame.body.len());
+            queue.messages.push_front(frame.body);
+        }
+        let writer = queue.idle.pop_front();
+        drop(queue);
+        engine.role.slots.owe(taken);
+        wake(writer);
+    }
+
+    fn queued(&self) -> usize {
+        lock(&self.queue).messages.len()
+    }
+
+    fn stop_accepting(&self) {
+        self.slots.close();
+    }
+
+    fn end(&self) -> usize {
+        std::mem::take(&mut lock(&self.queue).messages).len()
+    }
+}
