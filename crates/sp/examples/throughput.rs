@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sereno_sp::{Pull, Push};
+use sereno_sp::{Pull, Push, Rep, Req, SocketOptions};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,10 +21,41 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let rate = match kind.as_str() {
         "push" | "batch" => push(&address, Bytes::from(vec![7; size]), time, kind == "batch").await?,
+        "req" => {
+            let window = argument(4, "256").parse()?;
+            request(&address, Bytes::from(vec![7; size]), time, window).await?
+        }
         other => return Err(format!("unknown kind {other:?}").into()),
     };
     println!("{kind} {transport} {size} B: {rate:.0} messages/s");
     Ok(())
+}
+
+/// Requests that are answered at once, each with nothing, as a pipeline with acknowledgements has them.
+async fn request(address: &str, body: Bytes, time: Duration, window: usize) -> sereno_sp::Result<f64> {
+    let (req, rep) = (Req::with_options(SocketOptions::default().window(window)), Rep::new());
+    rep.dial(&req.listen(address).await?)?;
+    req.connected(1).await?;
+    let answering = tokio::spawn(async move {
+        while let Ok(request) = rep.recv().await {
+            if request.reply(Bytes::new()).is_err() {
+                break;
+            }
+        }
+    });
+    let begun = Instant::now();
+    let mut count = 0_u64;
+    while begun.elapsed() < time {
+        for _ in 0..256 {
+            req.post(body.clone()).await?;
+        }
+        count += 256;
+    }
+    req.flush().await?;
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    req.close().await;
+    answering.abort();
+    Ok(rate)
 }
 
 async fn push(address: &str, body: Bytes, time: Duration, batch: bool) -> sereno_sp::Result<f64> {
@@ -59,7 +90,9 @@ async fn push(address: &str, body: Bytes, time: Duration, batch: bool) -> sereno
         }
     }
     let rate = count as f64 / begun.elapsed().as_secs_f64();
-    sending.await.expect("the sender does not panic")?;
+    if let Ok(sent) = sending.await {
+        sent?;
+    }
     push.close().await;
     Ok(rate)
 }

@@ -28,6 +28,8 @@ pub(crate) trait Role: Send + Sync + Sized + 'static {
     type Link: Send + Sync + 'static;
     /// How many bytes messages have before what counts for the largest size.
     const ROOM: usize = 0;
+    /// Whether `queued` counts messages until they are answered, those in the hands of a connection included.
+    const UNTIL_ANSWERED: bool = false;
 
     /// The protocol this socket speaks.
     fn ours(&self) -> u16;
@@ -163,10 +165,10 @@ impl<R: Role> Engine<R> {
         if table.closed {
             return Err(Error::Closed);
         }
-        if table.background.is_none() {
-            if let Some(work) = R::background(self) {
-                table.background = Some(self.tasks.spawn_on(work, &runtime).abort_handle());
-            }
+        if table.background.is_none()
+            && let Some(work) = R::background(self)
+        {
+            table.background = Some(self.tasks.spawn_on(work, &runtime).abort_handle());
         }
         let task = self.tasks.spawn_on(work, &runtime).abort_handle();
         table.endpoints.push(Endpoint { address, listens, task, _name: name });
@@ -299,6 +301,9 @@ impl<R: Role> Engine<R> {
     }
 
     fn pending(&self) -> usize {
+        if R::UNTIL_ANSWERED {
+            return self.role.queued();
+        }
         // A message that changes between queue and connection meanwhile is counted all the same.
         let before = self.in_flight.load(Ordering::SeqCst);
         let queued = self.role.queued();

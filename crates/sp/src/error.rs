@@ -71,6 +71,9 @@ pub enum Error {
     /// The socket was closed before the answer to a request came: the request may or may not have been processed.
     #[error("the socket was closed before the answer came")]
     Unanswered,
+    /// The answer went nowhere: whoever had asked is not connected any more.
+    #[error("who had asked is gone")]
+    PeerGone,
     /// A new survey was made before this one was over.
     #[error("a new survey took the place of this one")]
     Superseded,

@@ -58,6 +58,11 @@ impl<T> Inbox<T> {
         let before = arrived.queue.len();
         arrived.queue.extend(items);
         let count = arrived.queue.len() - before;
+        if arrived.queue.is_empty() {
+            // Nothing of it was wanted, and nobody would take it over to give the room back.
+            drop(arrived);
+            return self.slots.give_back(slots);
+        }
         arrived.slots += slots;
         let waiting = self.waiting.load(Ordering::Relaxed);
         drop(arrived);
@@ -105,7 +110,7 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Waits until there may be something. `false` when nothing was there and nothing will come is an error instead.
+    /// Waits until there may be something.
     async fn arrival(&self) -> Result<()> {
         let notified = self.wake.notified();
         tokio::pin!(notified);

@@ -24,7 +24,7 @@ pub struct Pull {
     socket: Arc<Socket<PullRole>>,
 }
 
-socket!(Pull, PullRole);
+socket!(Pull, PullRole, new);
 
 impl Pull {
     /// The next message. Its bytes are a part of the buffer they were read into (up to 64 KiB), which lives as long as they do.

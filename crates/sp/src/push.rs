@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 
 use crate::engine::{Engine, Role};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, WRITE};
 use crate::hello;
@@ -29,14 +29,14 @@ pub struct Push {
     socket: Arc<Socket<PushRole>>,
 }
 
-socket!(Push, PushRole);
+socket!(Push, PushRole, new);
 
 impl Push {
     /// Sends a message: queues it, when there is room, for the next puller that is free. Without pullers it waits in the
     /// queue.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge), [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::TooLarge`], [`Error::Closed`].
     ///
     /// # Cancel safety
     /// Cancelled: the message was not and will not be sent.
@@ -46,28 +46,26 @@ impl Push {
         let queue = &engine.role;
         let slots = queue.slots.cost(body.len());
         queue.slots.take(slots).await?;
-        queue.put(std::iter::once(body));
-        Ok(())
+        queue.put(|messages| messages.push_back(body))
     }
 
     /// Sends a message if there is room for it now.
     ///
     /// # Errors
-    /// [`Error::Full`](crate::Error::Full), [`Error::TooLarge`](crate::Error::TooLarge),
-    /// [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::Full`], [`Error::TooLarge`],
+    /// [`Error::Closed`].
     pub fn try_send(&self, body: impl Into<Bytes>) -> Result<()> {
         let (engine, body) = (self.socket.engine(), body.into());
         engine.check_size(&body)?;
         engine.role.slots.try_take(engine.role.slots.cost(body.len()))?;
-        engine.role.put(std::iter::once(body));
-        Ok(())
+        engine.role.put(|messages| messages.push_back(body))
     }
 
     /// Sends all messages, in their order, taking them off the front of `messages` as there is room for them. Faster than one
     /// by one.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge), for the message that is then first; [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::TooLarge`], for the message that is then first; [`Error::Closed`].
     ///
     /// # Cancel safety
     /// Cancelled: what is in `messages` was not and will not be sent, and what is not in it any more was.
@@ -79,7 +77,7 @@ impl Push {
             let fits = messages.iter().take_while(|body| engine.check_size(body).is_ok());
             let (count, slots) = queue.slots.turn(fits.map(Bytes::len));
             queue.slots.take(slots).await?;
-            queue.put(messages.drain(..count));
+            queue.put(|queued| queued.extend(messages.drain(..count)))?;
         }
         Ok(())
     }
@@ -97,6 +95,7 @@ struct Queue {
     /// Connections that have nothing to write. The one that has waited longest gets the next message.
     idle: VecDeque<(u64, Waker)>,
     connections: usize,
+    ended: bool,
 }
 
 impl PushRole {
@@ -104,12 +103,17 @@ impl PushRole {
         Self { queue: Mutex::default(), slots: Slots::new(options.send_queue), requeue: options.requeue }
     }
 
-    fn put(&self, bodies: impl Iterator<Item = Bytes>) {
+    /// Puts in what the room has been taken for.
+    fn put(&self, add: impl FnOnce(&mut VecDeque<Bytes>)) -> Result<()> {
         let mut queue = lock(&self.queue);
-        queue.messages.extend(bodies);
+        if queue.ended {
+            return Err(Error::Closed);
+        }
+        add(&mut queue.messages);
         let writer = queue.idle.pop_front();
         drop(queue);
         wake(writer);
+        Ok(())
     }
 }
 
@@ -211,6 +215,10 @@ impl Role for PushRole {
     }
 
     fn end(&self) -> usize {
-        std::mem::take(&mut lock(&self.queue).messages).len()
+        let mut queue = lock(&self.queue);
+        queue.ended = true;
+        let messages = std::mem::take(&mut queue.messages);
+        drop(queue);
+        messages.len()
     }
 }

@@ -40,7 +40,7 @@ pub struct Closed {
 
 /// The methods of every kind of socket.
 macro_rules! socket {
-    ($name:ident, $role:ty) => {
+    ($name:ident, $role:ty, $new:ident) => {
         impl $name {
             /// A socket with the default options. It does nothing until it listens or dials.
             #[must_use]
@@ -51,7 +51,7 @@ macro_rules! socket {
             /// A socket with these options.
             #[must_use]
             pub fn with_options(options: $crate::SocketOptions) -> Self {
-                let role = <$role>::new(&options);
+                let role = <$role>::$new(&options);
                 Self { socket: $crate::socket::Socket::new(role, options) }
             }
 
