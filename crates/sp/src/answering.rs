@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, Head};
@@ -14,6 +14,7 @@ use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::{Dialect, Queue, SocketOptions};
 use crate::outbox::Outbox;
+use crate::role::Role;
 use crate::stats::Refusal;
 use crate::sync::lock;
 use crate::tags;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::Frame;
 use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::Refusal;
 

@@ -6,12 +6,13 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, WRITE};
 use crate::hello;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::slots::Slots;
 use crate::socket::{Socket, socket};
 use crate::stats::{Refusal, add};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::Peer;
 use crate::filter::Filter;
@@ -13,6 +13,7 @@ use crate::frame::Frame;
 use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::Refusal;
 use crate::sync::lock;
