@@ -108,8 +108,7 @@ impl Req {
         while let Some(first) = bodies.front() {
             engine.check_size(first)?;
             let fits = bodies.iter().take_while(|body| engine.check_size(body).is_ok());
-            let (count, slots) = requests.slots().turn(fits.map(Bytes::len));
-            requests.slots().take(slots).await?;
+            let (count, _) = requests.slots().take_turn(fits.map(Bytes::len)).await?;
             requests.put_all(|| bodies.drain(..count))?;
         }
         Ok(())

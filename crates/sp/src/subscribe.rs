@@ -115,11 +115,10 @@ impl Role for SubRole {
         };
         let mut version = choose(frames);
         while !frames.is_empty() {
-            let (count, slots) = inbox.slots().turn(frames.iter().map(Bytes::len));
-            if inbox.slots().take(slots).await.is_err() {
+            let Ok((count, slots)) = inbox.slots().take_turn(frames.iter().map(Bytes::len)).await else {
                 // The socket ends, and this connection with it.
                 return std::future::pending().await;
-            }
+            };
             let filter = lock(filter);
             if filter.version() == version {
                 inbox.put(frames.drain(..count), slots);
