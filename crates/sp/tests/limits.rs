@@ -354,3 +354,15 @@ async fn a_stalled_puller_holds_back_only_what_it_has() {
     assert!(with_stalled < of_all / 4, "{with_stalled}");
     drop(stalled);
 }
+
+#[tokio::test]
+async fn a_message_over_the_receivers_limit_ends_the_connection_within_the_process_too() {
+    let (push, pull) = (Push::new(), Pull::with_options(SocketOptions::default().max_message(100)));
+    pull.dial(push.listen("inproc://over-the-limit").await.unwrap()).unwrap();
+    push.send(vec![0; 100]).await.unwrap();
+    assert_eq!(soon("it", pull.recv()).await.unwrap().len(), 100);
+    push.send(vec![0; 101]).await.unwrap();
+    let counted = async || (pull.stats().refused(Refusal::TooLarge) == 1).then_some(());
+    eventually(LONG, "the count", counted).await;
+    assert_eq!(pull.try_recv().unwrap(), None);
+}
