@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::{Engine, Entered};
-use crate::frame::{Decoder, Encoder, Frame, Parts, Style};
+use crate::frame::{Decoder, Encoder, Frame, Parts};
 use crate::hello;
 use crate::role::Role;
 use crate::stats::{Refusal, add};
@@ -41,6 +41,8 @@ impl From<io::Error> for End {
 
 /// Exchanges hellos. The caller bounds the time.
 pub(crate) async fn handshake<R: Role>(engine: &Engine<R>, raw: Raw) -> Result<Pipe, Refusal> {
+    #[cfg(feature = "tls")]
+    use crate::frame::Style;
     let (stream, style) = match raw {
         Raw::Stream(stream, style) => (stream, style),
         #[cfg(feature = "tls")]
