@@ -16,6 +16,7 @@ use crate::frame::{Decoder, Encoder, Frame, Parts};
 use crate::hello;
 use crate::role::Role;
 use crate::stats::{Refusal, add};
+use crate::sync::give_way;
 use crate::transport::{Raw, Stream};
 
 /// Both directions of a connection after the hello.
@@ -150,19 +151,6 @@ async fn write<R: Role>(engine: &Arc<Engine<R>>, link: &R::Link, sink: &mut Sink
             }
         }
     }
-}
-
-/// Lets the other half of the connection, and then other tasks, have their turn.
-async fn give_way() {
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What a writer has taken and not written yet. Dropping it gives it back to the role.
