@@ -10,6 +10,8 @@ mod clock;
 #[cfg(feature = "bench")]
 mod counting;
 #[cfg(feature = "bench")]
+mod cpu;
+#[cfg(feature = "bench")]
 mod crew;
 #[cfg(feature = "bench")]
 mod embedded;
@@ -31,6 +33,8 @@ mod messages;
 mod plan;
 #[cfg(feature = "bench")]
 mod sample;
+#[cfg(feature = "bench")]
+mod sockets;
 #[cfg(feature = "bench")]
 mod table;
 #[cfg(feature = "bench")]

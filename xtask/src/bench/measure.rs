@@ -11,7 +11,7 @@ use super::case::Case;
 use super::link::Link;
 use super::plan::Plan;
 use super::table::table;
-use super::{counting, embedded, lookup, membership, messages, waking};
+use super::{counting, embedded, lookup, membership, messages, sockets, waking};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
 
@@ -50,6 +50,8 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
         lookup::VISIBLE,
         lookup::LOOKUP,
         lookup::MANY,
+        sockets::NAME,
+        sockets::SPLIT,
         embedded::START,
         embedded::PUTS,
         embedded::MEMORY,
@@ -67,6 +69,8 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
             lookup::VISIBLE => lookup::visible(plan, link).await?,
             lookup::LOOKUP => lookup::lookup(plan, link).await?,
             lookup::MANY => lookup::many(link).await?,
+            sockets::NAME => sockets::measure(plan).await?,
+            sockets::SPLIT => sockets::split().await?,
             embedded::START => embedded::start().await?,
             embedded::PUTS => embedded::puts(plan).await?,
             _ => embedded::million().await?,

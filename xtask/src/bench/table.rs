@@ -14,7 +14,9 @@ ours      medians of windows that took turns with those of the other columns; wh
 raw       counter: as many tasks that put with etcd-client; publish: one task that puts the payload; wake,
           visible, many-hosts: one put
 textbook  counter: get, then put if nobody else has, else wait a moment (1 to 16 ms, at random) and begin again;
-          seq: a lease for each member, and the whole group read again at each event, as etcdseq (Go) does
+          seq: a lease for each member, and the whole group read again at each event, as etcdseq (Go) does;
+          sp: what the case names, in the same process (zeromq's crate, no wire in common) or in two of its own;
+          fast-and-slow: a half for each
 wake      less than nothing: the waiter knew before the answer to done() had come";
 
 /// All cases, the legend, and a line that counts the targets met.
