@@ -11,9 +11,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::{Engine, Entered, Role};
+use crate::engine::{Engine, Entered};
 use crate::frame::{Decoder, Encoder, Frame, Parts, Style};
 use crate::hello;
+use crate::role::Role;
 use crate::stats::{Refusal, add};
 use crate::transport::{Raw, Stream};
 
