@@ -71,7 +71,7 @@ impl Serving {
             let epoch = holding.epoch.clone();
             let served = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.stopped(&holding),
+                () = stop.cancelled() => return End::Stopped,
                 () = closing.cancelled() => return End::Closing,
                 _ = epoch.lost() => Ok(Loss::Lease),
                 lost = self.hold(&holding) => lost,
@@ -93,7 +93,7 @@ impl Serving {
             });
             let restored = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.stopped(&holding),
+                () = stop.cancelled() => return End::Stopped,
                 () = closing.cancelled() => return End::Closing,
                 restored = self.worker.restore(&holding, loss) => restored,
             };
@@ -103,11 +103,6 @@ impl Serving {
             }
             self.worker.registered(&holding);
         }
-    }
-
-    fn stopped(&mut self, holding: &Holding) -> End {
-        tracing::debug!(token = holding.token, "unregistering");
-        End::Stopped
     }
 
     /// Serves until the destination is not ours any more.
@@ -206,12 +201,16 @@ impl Serving {
                 }
             }
         }
-        let over: Vec<_> = self.open.extract_if(.., |_, open| open.until.is_some_and(|until| until <= now));
-        for (group, open) in over {
+        let is_over = |open: &Open| open.until.is_some_and(|until| until <= now);
+        let over: Vec<_> =
+            self.open.iter().filter(|(_, open)| is_over(open)).map(|(group, _)| group.clone()).collect();
+        for group in over {
             tracing::debug!(destination = self.worker.board.destination, group, "a group has ended");
-            self.end(open);
+            if let Some(open) = self.open.remove(&group) {
+                self.end(open);
+            }
         }
-        next
+        next.filter(|until| *until > now)
     }
 
     fn end(&mut self, open: Open) {
@@ -302,28 +301,23 @@ impl Serving {
             End::Closing => Some(self.worker.session.epoch().lost_error().into()),
             End::Failed(error) => Some(error.clone()),
         };
-        let token = self.worker.board.status.borrow().token;
+        // Where it is being registered again, it is not known what is ours.
+        let status = self.worker.board.status.borrow().clone();
+        let certain = status.state == RegistrationState::Registered;
         self.worker.board.end(reason);
         let open = std::mem::take(&mut self.open);
         let mut released = Ok(());
         match end {
-            End::Stopped => {
+            End::Stopped if certain => {
                 let addresses: Vec<Key> = open.values().map(|open| open.key.clone()).collect();
-                for open in open.into_values() {
-                    // Their addresses go with the owner's key.
-                    self.end(Open { written: None, ..open });
-                }
-                released = self.worker.owner.release(token, &addresses).await;
+                // Their addresses go with the owner's key.
+                open.into_values().for_each(|open| self.end(Open { written: None, ..open }));
+                released = self.worker.owner.release(status.token, &addresses).await;
             }
-            End::Closing => {
-                for open in open.into_values() {
-                    self.end(Open { written: None, ..open });
-                }
-            }
-            End::Failed(_) => {
-                for open in open.into_values() {
-                    self.end(open);
-                }
+            // The lease is about to be revoked, with all its keys.
+            End::Closing => open.into_values().for_each(|open| self.end(Open { written: None, ..open })),
+            End::Stopped | End::Failed(_) => {
+                open.into_values().for_each(|open| self.end(open));
                 released = self.worker.owner.release_if_ours().await;
             }
         }
