@@ -47,6 +47,18 @@ struct Table {
     followers: Followers,
 }
 
+impl Table {
+    fn check_endpoint(&self, address: &Address) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.address == *address) {
+            return Err(Error::AlreadyUsed { address: address.to_string() });
+        }
+        Ok(())
+    }
+}
+
 struct Endpoint {
     address: Address,
     listens: bool,
@@ -81,14 +93,7 @@ impl<R: Role> Engine<R> {
 
     /// Fails when a new endpoint at this address is not possible.
     pub(crate) fn check_endpoint(&self, address: &Address) -> Result<()> {
-        let table = lock(&self.table);
-        if table.closed {
-            return Err(Error::Closed);
-        }
-        if table.endpoints.iter().any(|endpoint| endpoint.address == *address) {
-            return Err(Error::AlreadyUsed { address: address.to_string() });
-        }
-        Ok(())
+        lock(&self.table).check_endpoint(address)
     }
 
     pub(crate) fn add_endpoint(
@@ -100,9 +105,7 @@ impl<R: Role> Engine<R> {
     ) -> Result<()> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let mut table = lock(&self.table);
-        if table.closed {
-            return Err(Error::Closed);
-        }
+        table.check_endpoint(&address)?;
         if table.background.is_none()
             && let Some(work) = R::background(self)
         {

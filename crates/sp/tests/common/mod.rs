@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use sereno_sp::{Address, SocketOptions};
+use bytes::Bytes;
+use sereno_sp::{Address, Queue, SocketOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -82,4 +83,21 @@ impl Raw {
         // Closed with or without what it did not read.
         let _ = soon("the end of the connection", self.stream.read_to_end(&mut rest)).await;
     }
+}
+
+/// Small queues and buffers, as a pipeline of jobs would have.
+pub(crate) fn small() -> SocketOptions {
+    quick()
+        .send_queue(Queue::of(16))
+        .recv_queue(Queue::of(16))
+        .send_buffer(Some(16 * 1024))
+        .recv_buffer(Some(16 * 1024))
+}
+
+pub(crate) fn number(body: &[u8]) -> u32 {
+    u32::from_be_bytes(body[..4].try_into().unwrap())
+}
+
+pub(crate) fn job(number: u32) -> Bytes {
+    Bytes::from([&number.to_be_bytes()[..], &[0; 1020]].concat())
 }
