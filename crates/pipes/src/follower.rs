@@ -1,5 +1,6 @@
 //! The task behind a member: keeps its key, and follows the address of its group.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use sereno_core::{
@@ -14,6 +15,7 @@ use crate::member::{MemberState, MemberStatus};
 use crate::mode::Mode;
 use crate::options::GroupOptions;
 use crate::owner::is_passing;
+use crate::patience::{End, Patience};
 use crate::record::{Record, member_mode};
 
 pub(crate) struct Follower {
@@ -44,13 +46,6 @@ struct Holding {
     known: i64,
 }
 
-/// Why the member is one no longer.
-enum End {
-    Left,
-    Closing,
-    Failed(Error),
-}
-
 /// Why the key is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
@@ -60,18 +55,12 @@ enum Loss {
 
 impl Follower {
     pub(crate) async fn run(mut self, closing: CancellationToken) {
-        let stop = self.stop.clone();
-        let end = tokio::select! {
-            biased;
-            () = stop.cancelled() => End::Left,
-            () = closing.cancelled() => End::Closing,
-            error = self.live() => End::Failed(error),
+        let patience = Patience { stop: self.stop.clone(), closing };
+        let end = match self.live(&patience).await {
+            Ok(never) => match never {},
+            Err(end) => end,
         };
-        let reason = match &end {
-            End::Left => None,
-            End::Closing => Some(self.session.epoch().lost_error().into()),
-            End::Failed(error) => Some(error.clone()),
-        };
+        let reason = end.reason(&self.session);
         tracing::debug!(destination = self.destination, group = self.name, ?reason, "a member ends");
         let first = self.first.take();
         self.status.send_modify(|status| {
@@ -87,65 +76,58 @@ impl Follower {
         let deleted = async {
             match end {
                 End::Closing => Ok(()),
-                End::Left | End::Failed(_) => self.delete().await,
+                End::Stopped | End::Failed(_) => self.delete().await,
             }
         };
         let (deleted, ()) = tokio::join!(deleted, self.line.close());
         self.done.send_replace(Some(deleted));
     }
 
-    /// Joins, and stays a member as long as that is possible. Returns what ended it.
-    async fn live(&mut self) -> Error {
-        let begun = async {
-            self.wait_for_destination().await?;
-            let epoch = self.session.live_epoch().await?;
-            let known = self.enter(&epoch).await?;
-            let watcher = self.client.watch(&self.group.all).await?;
-            Ok((Holding { epoch, known }, watcher))
-        };
-        let (mut holding, mut watcher) = match begun.await {
-            Ok(begun) => begun,
-            Err(error) => return error,
-        };
+    /// Joins, and stays a member as long as that is possible.
+    async fn live(&mut self, patience: &Patience) -> Result<Infallible, End> {
+        self.wait_for_destination(patience).await?;
+        let epoch = patience.wait(self.session.live_epoch()).await??;
+        let known = self.enter(&epoch).await?;
+        let mut watcher = patience.wait(self.client.watch(&self.group.all)).await??;
+        let mut holding = Holding { epoch, known };
         loop {
             let epoch = holding.epoch.clone();
-            let held = tokio::select! {
-                biased;
-                _ = epoch.lost() => Ok(Loss::Lease),
-                held = self.hold(&holding, &mut watcher) => held,
+            let held = async {
+                tokio::select! {
+                    biased;
+                    _ = epoch.lost() => Ok(Loss::Lease),
+                    held = self.hold(&holding, &mut watcher) => held,
+                }
             };
-            let loss = match held {
-                Ok(loss) => loss,
-                Err(error) => return error,
-            };
+            let loss = patience.wait(held).await??;
             tracing::debug!(destination = self.destination, group = self.name, ?loss, "a member is missing");
             if !self.options.rejoin {
-                return match loss {
+                return Err(match loss {
                     Loss::Lease => epoch.lost_error().into(),
-                    Loss::Deleted => Error::Removed { group: self.name.clone() },
-                };
+                    Loss::Deleted => Error::Removed { group: self.name.clone() }.into(),
+                });
             }
             self.report(|status| {
                 status.state = MemberState::Missing;
                 status.restored += 1;
             });
-            match self.restore(epoch, loss).await {
-                Ok(restored) => holding = restored,
-                Err(error) => return error,
-            }
+            holding = self.restore(epoch, loss, patience).await?;
         }
     }
 
     /// Leaves no trace.
-    async fn wait_for_destination(&self) -> Result<()> {
-        let mut watcher = self.client.watch(&self.owner).await?;
+    async fn wait_for_destination(&self, patience: &Patience) -> Result<(), End> {
+        let mut watcher = patience.wait(self.client.watch(&self.owner)).await??;
         let there = watcher.wait(|view| (!view.is_empty()).then_some(()));
-        match self.options.wait {
-            None => Ok(there.await?),
-            Some(limit) => match tokio::time::timeout(limit, there).await {
-                Ok(there) => Ok(there?),
-                Err(_) => Err(self.no_destination()),
-            },
+        let limited = async {
+            match self.options.wait {
+                None => Ok(there.await),
+                Some(limit) => tokio::time::timeout(limit, there).await,
+            }
+        };
+        match patience.wait(limited).await? {
+            Ok(there) => Ok(there?),
+            Err(_) => Err(self.no_destination().into()),
         }
     }
 
@@ -190,26 +172,32 @@ impl Follower {
     }
 
     /// Writes the key again, under the next epoch if need be.
-    async fn restore(&self, mut epoch: Epoch, loss: Loss) -> Result<Holding> {
+    async fn restore(&self, mut epoch: Epoch, loss: Loss, patience: &Patience) -> Result<Holding, End> {
         if loss == Loss::Lease {
             // Many sessions lose their leases together, and need not all come back in the same millisecond.
             let most = (epoch.ttl() / 20).min(Duration::from_millis(250)).as_micros();
             let wait = chance::below(usize::try_from(most).unwrap_or_default()) as u64;
-            pace::until(pace::now() + Duration::from_micros(wait)).await;
-            epoch = self.session.next_epoch(epoch.number()).await?;
+            patience.wait(pace::until(pace::now() + Duration::from_micros(wait))).await?;
+            epoch = patience.wait(self.session.next_epoch(epoch.number())).await??;
         }
         loop {
             let round = || async {
+                if let Err(end) = patience.check() {
+                    return Some(Err(end));
+                }
                 match self.enter(&epoch).await {
                     Err(Error::Core(error)) if is_passing(&error) => None,
-                    entered => Some(entered),
+                    entered => Some(entered.map_err(End::from)),
                 }
             };
             match self.client.persist(&epoch, round).await {
                 Ok(Ok(known)) => return Ok(Holding { epoch, known }),
-                Ok(Err(error)) if !error.is_session_lost() => return Err(error),
-                Ok(Err(_)) | Err(_) => epoch = self.session.next_epoch(epoch.number()).await?,
+                Ok(Err(End::Failed(error))) if error.is_session_lost() => {}
+                Ok(Err(end)) => return Err(end),
+                // The epoch was lost meanwhile.
+                Err(_) => {}
             }
+            epoch = patience.wait(self.session.next_epoch(epoch.number())).await??;
         }
     }
 

@@ -133,9 +133,8 @@ async fn changed(mut news: watch::Receiver<News>) -> watch::Receiver<News> {
 
 fn difference(old: &Known, new: &Known) -> VecDeque<GroupChange> {
     let mut changes = VecDeque::new();
-    changes.extend(
-        old.values().filter(|group| !new.contains_key(&group.name)).cloned().map(GroupChange::Left),
-    );
+    changes
+        .extend(old.values().filter(|group| !new.contains_key(&group.name)).cloned().map(GroupChange::Left));
     for (name, group) in new {
         match old.get(name) {
             None => changes.push_back(GroupChange::Joined(group.clone())),

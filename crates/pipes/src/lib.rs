@@ -13,6 +13,7 @@ mod member;
 mod mode;
 mod options;
 mod owner;
+mod patience;
 mod pipe;
 mod place;
 mod record;

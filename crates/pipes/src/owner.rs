@@ -62,10 +62,8 @@ impl Owner {
             return Ok(Step::Done(Claim::Taken));
         }
         // Ours: a copy of the creation landed, or it is left from the epoch before. On this one's lease from here on.
-        let renew = Txn::new()
-            .when(epoch.fence())
-            .when(Compare::created_at(key, found.create_revision))
-            .then(put);
+        let renew =
+            Txn::new().when(epoch.fence()).when(Compare::created_at(key, found.create_revision)).then(put);
         let renewed = self.client.settle(&renew).await?.reply;
         Ok(match renewed.succeeded {
             true => Step::Done(Claim::Ours { token: found.create_revision, known: renewed.revision }),

@@ -1,8 +1,8 @@
 //! What is stored: the address of a group.
 
+use serde::{Deserialize, Serialize};
 use sereno_core::KeyValue;
 use sereno_sp::Address;
-use serde::{Deserialize, Serialize};
 
 use crate::mode::Mode;
 

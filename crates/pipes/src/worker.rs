@@ -4,7 +4,7 @@ mod serve;
 
 use std::time::Duration;
 
-use sereno_core::{CancellationToken, Client, Epoch, WeakSession, Watcher, chance, pace};
+use sereno_core::{CancellationToken, Client, Epoch, Watcher, WeakSession, chance, pace};
 use tokio::sync::oneshot;
 
 use crate::board::Board;
@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::options::DestinationOptions;
 use crate::owner::{Claim, Owner, is_passing};
+use crate::patience::{End, Patience};
 use crate::place::Place;
 use crate::registration::RegistrationState;
 
@@ -39,17 +40,6 @@ pub(crate) struct Holding {
     pub(crate) known: i64,
 }
 
-/// Why the destination is not served any longer.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// It was given up.
-    Stopped,
-    /// The session closes: its lease takes the keys along.
-    Closing,
-    /// It is not ours any more, or cannot be served.
-    Failed(Error),
-}
-
 /// Why the key is not ours at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
@@ -59,15 +49,11 @@ pub(crate) enum Loss {
 
 impl Worker {
     pub(crate) async fn run(self, closing: CancellationToken, first: oneshot::Sender<Result<()>>) {
-        let begun = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(self.unregistered()),
-            () = closing.cancelled() => Err(self.session.epoch().lost_error().into()),
-            begun = self.begin() => begun,
-        };
-        let (holding, watcher) = match begun {
+        let patience = Patience { stop: self.stop.clone(), closing };
+        let (holding, watcher) = match self.begin(&patience).await {
             Ok(begun) => begun,
-            Err(error) => {
+            Err(end) => {
+                let error = end.reason(&self.session).unwrap_or_else(|| self.unregistered());
                 self.board.end(Some(error.clone()));
                 let _ = first.send(Err(error));
                 // Perhaps it was written all the same.
@@ -80,64 +66,70 @@ impl Worker {
         let _ = first.send(Ok(()));
         let board = self.board.clone();
         let mut serving = Serving::new(self, watcher);
-        let end = serving.run(holding.clone(), &closing).await;
+        let end = serving.run(holding, &patience).await;
         tracing::debug!(destination = board.destination, ?end, "a registration ends");
         let released = serving.finish(end).await;
         board.done.send_replace(Some(released));
     }
 
-    async fn begin(&self) -> Result<(Holding, Watcher)> {
-        let epoch = self.session.live_epoch().await?;
-        let claimed = tokio::time::timeout(self.options.wait, self.claim(&epoch)).await;
-        let (token, known) = claimed.unwrap_or_else(|_| Err(self.owned()))?;
-        let watcher = self.client.watch(&self.keys.all).await?;
-        Ok((Holding { epoch, token, known }, watcher))
-    }
-
-    /// Makes the destination ours as soon as nobody else has it.
-    async fn claim(&self, epoch: &Epoch) -> Result<(i64, i64)> {
-        if let Claim::Ours { token, known } = self.owner.claim(epoch).await? {
-            return Ok((token, known));
-        }
-        if self.options.wait.is_zero() {
-            return Err(self.owned());
-        }
-        let mut other = self.client.watch(&self.keys.owner).await?;
+    /// Makes the destination ours as soon as nobody else has it, within the time to wait for that.
+    async fn begin(&self, patience: &Patience) -> Result<(Holding, Watcher), End> {
+        let until = pace::now() + self.options.wait;
+        let epoch = patience.wait(self.session.live_epoch()).await??;
+        let mut other = None;
         loop {
-            other.wait(|view| view.is_empty().then_some(())).await?;
-            if let Claim::Ours { token, known } = self.owner.claim(epoch).await? {
-                return Ok((token, known));
+            if let Claim::Ours { token, known } = self.owner.claim(&epoch).await? {
+                let watcher = patience.wait(self.client.watch(&self.keys.all)).await??;
+                return Ok((Holding { epoch, token, known }, watcher));
             }
-            // Somebody was faster. The watch has not told yet, or it would not have been tried.
-            other.wait(|view| (!view.is_empty()).then_some(())).await?;
+            if pace::now() >= until {
+                return Err(self.owned().into());
+            }
+            let other = match &mut other {
+                Some(other) => other,
+                none => none.insert(patience.wait(self.client.watch(&self.keys.owner)).await??),
+            };
+            let free = async {
+                // A view that shows nobody is from before the one who was faster, when it has been acted upon already.
+                other.wait(|view| view.is_empty().then_some(())).await
+            };
+            tokio::select! {
+                biased;
+                free = patience.wait(free) => free??,
+                () = pace::until(until) => return Err(self.owned().into()),
+            }
         }
     }
 
     /// Makes the destination ours once more, unless somebody else has it by now. Waits for the next epoch if need be.
-    async fn restore(&self, holding: &Holding, loss: Loss) -> Result<Holding> {
+    async fn restore(&self, holding: &Holding, loss: Loss, patience: &Patience) -> Result<Holding, End> {
         let mut epoch = holding.epoch.clone();
         if loss == Loss::Lease {
             // Many sessions lose their leases together, and need not all come back in the same millisecond.
             let most = (epoch.ttl() / 20).min(Duration::from_millis(250)).as_micros();
             let wait = chance::below(usize::try_from(most).unwrap_or_default()) as u64;
-            pace::until(pace::now() + Duration::from_micros(wait)).await;
-            epoch = self.session.next_epoch(epoch.number()).await?;
+            patience.wait(pace::until(pace::now() + Duration::from_micros(wait))).await?;
+            epoch = patience.wait(self.session.next_epoch(epoch.number())).await??;
         }
         loop {
             let round = || async {
+                if let Err(end) = patience.check() {
+                    return Some(Err(end));
+                }
                 match self.owner.claim(&epoch).await {
                     Err(error) if is_passing(&error) => None,
-                    claimed => Some(claimed),
+                    claimed => Some(claimed.map_err(End::from)),
                 }
             };
-            match self.client.persist(&epoch, round).await.and_then(|claimed| claimed) {
-                Ok(Claim::Ours { token, known }) => return Ok(Holding { epoch, token, known }),
-                Ok(Claim::Taken) => return Err(self.owned()),
-                Err(error) if error.is_session_lost() => {
-                    epoch = self.session.next_epoch(epoch.number()).await?;
-                }
-                Err(error) => return Err(error.into()),
+            match self.client.persist(&epoch, round).await {
+                Ok(Ok(Claim::Ours { token, known })) => return Ok(Holding { epoch, token, known }),
+                Ok(Ok(Claim::Taken)) => return Err(self.owned().into()),
+                Ok(Err(End::Failed(error))) if error.is_session_lost() => {}
+                Ok(Err(end)) => return Err(end),
+                // The epoch was lost meanwhile.
+                Err(_) => {}
             }
+            epoch = patience.wait(self.session.next_epoch(epoch.number())).await??;
         }
     }
 

@@ -15,7 +15,8 @@ use common::{
 use sereno_pipes::core::KeyError;
 use sereno_pipes::sp::Queue;
 use sereno_pipes::{
-    Destination, Error, Group, GroupChange, GroupOptions, MemberState, Mode, RegistrationState, WhenFull, core,
+    Destination, Error, Group, GroupChange, GroupOptions, MemberState, Mode, RegistrationState, WhenFull,
+    core,
 };
 use sereno_testkit::eventually;
 
@@ -89,7 +90,10 @@ async fn a_join_waits_for_the_destination_without_a_trace_and_is_cancelled_at_on
 
     let options = GroupOptions::default().wait(Some(Duration::from_millis(50)));
     let refused = Group::with_options(&session, "nobody", "g", options).join().await.unwrap_err();
-    assert!(matches!(&refused, Error::NoDestination { destination } if destination == "nobody"), "{refused:?}");
+    assert!(
+        matches!(&refused, Error::NoDestination { destination } if destination == "nobody"),
+        "{refused:?}"
+    );
     assert!(refused.is_retryable());
     assert_eq!(keys(&client, &oracle, "nobody").await, Vec::<String>::new());
 }
@@ -308,7 +312,8 @@ async fn a_message_comes_again_until_it_is_acknowledged_and_says_so() {
     assert_eq!((text(again.body()), again.is_redelivered(), again.number()), ("a".into(), true, number));
     assert_eq!(again.ack().unwrap(), "a");
     assert_eq!(b.ack().unwrap(), "b");
-    eventually(LONG, "nothing to be kept", async || (sender.stats().groups["g"].queued == 0).then_some(())).await;
+    eventually(LONG, "nothing to be kept", async || (sender.stats().groups["g"].queued == 0).then_some(()))
+        .await;
     assert_eq!(sender.stats().groups["g"].resent, 2);
     nothing(&member).await;
     nothing(&other).await;
@@ -329,7 +334,8 @@ async fn a_message_without_an_acknowledgement_is_sent_again_after_a_time() {
     assert_eq!(first.number(), second.number());
     // The first acknowledgement counts, for whichever copy it is.
     assert_eq!(first.ack().unwrap(), "x");
-    eventually(LONG, "nothing to be kept", async || (sender.stats().groups["g"].queued == 0).then_some(())).await;
+    eventually(LONG, "nothing to be kept", async || (sender.stats().groups["g"].queued == 0).then_some(()))
+        .await;
     drop(second);
     eventually(LONG, "peace", async || (sender.stats().groups["g"].queued == 0).then_some(())).await;
 }
@@ -514,7 +520,10 @@ async fn a_full_queue_waits_or_gives_up_or_drops_the_oldest_as_it_was_told() {
             assert_eq!(soon("never waits", sender.send(n.to_string())).await.unwrap(), 1);
         }
         let stats = sender.stats();
-        assert_eq!((stats.groups["newest"].queued, stats.groups["newest"].dropped, stats.dropped), (10, 90, 90));
+        assert_eq!(
+            (stats.groups["newest"].queued, stats.groups["newest"].dropped, stats.dropped),
+            (10, 90, 90)
+        );
         let member = join(&session, &name, "newest", with(mode)).await;
         let newest: Vec<_> = (90..100).map(|n| n.to_string()).collect();
         assert_eq!(take_all(&member, 10).await, newest);
@@ -527,7 +536,10 @@ async fn a_full_queue_waits_or_gives_up_or_drops_the_oldest_as_it_was_told() {
             sender.send(n.to_string()).await.unwrap();
         }
         println!("{mode}: 1000 messages to a stuck group in {:?}, limit {limit:?}", started.elapsed());
-        assert!(started.elapsed() >= limit && started.elapsed() < limit * 100, "waited for once, not 990 times");
+        assert!(
+            started.elapsed() >= limit && started.elapsed() < limit * 100,
+            "waited for once, not 990 times"
+        );
         let group = &sender.stats().groups["limit"];
         assert_eq!((group.queued, group.dropped, group.stalled), (10, 990, true));
         sender.send_all((0..5).map(|n| Bytes::from(n.to_string()))).await.unwrap();
@@ -535,6 +547,7 @@ async fn a_full_queue_waits_or_gives_up_or_drops_the_oldest_as_it_was_told() {
         let member = join(&session, &name, "limit", with(mode)).await;
         let oldest: Vec<_> = (0..10).map(|n| n.to_string()).collect();
         assert_eq!(take_all(&member, 10).await, oldest);
+        eventually(LONG, "room", async || (sender.stats().groups["limit"].queued == 0).then_some(())).await;
         sender.send("well again").await.unwrap();
         assert_eq!(take(&member).await, "well again");
         assert!(!sender.stats().groups["limit"].stalled);
@@ -638,7 +651,11 @@ async fn foreign_keys_and_values_harm_nothing_and_are_counted() {
     assert_eq!(sender.stats().malformed, 4);
     assert_eq!(sender.groups().len(), 1);
     // An address that was written over is put right, and what is no address meanwhile is not dialled.
-    for value in ["{\"url\":\"http://x\",\"mode\":\"push\"}", "\u{0}", "{\"url\":\"tcp://127.0.0.1:1\",\"mode\":\"push\"}"] {
+    for value in [
+        "{\"url\":\"http://x\",\"mode\":\"push\"}",
+        "\u{0}",
+        "{\"url\":\"tcp://127.0.0.1:1\",\"mode\":\"push\"}",
+    ] {
         oracle.put(key(&client, "d", "group/g/address"), value).await;
         eventually(LONG, "the right address", async || {
             let stored = oracle.get(key(&client, "d", "group/g/address")).await?;
@@ -647,7 +664,11 @@ async fn foreign_keys_and_values_harm_nothing_and_are_counted() {
         .await;
     }
     let address = sender.groups()[0].address.clone();
-    soon("the right connection", member.until(|status| status.connected && status.address.as_ref() == Some(&address))).await;
+    soon(
+        "the right connection",
+        member.until(|status| status.connected && status.address.as_ref() == Some(&address)),
+    )
+    .await;
     sender.send("y").await.unwrap();
     assert_eq!(take(&member).await, "y");
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sereno_core::{CancellationToken, Client, Key, View, Watcher, pace};
+use sereno_core::{Client, Key, View, Watcher, pace};
 use tokio::task::JoinSet;
 
-use super::{End, Holding, Loss, Worker};
+use super::{Holding, Loss, Worker};
 use crate::board::Pipes;
 use crate::error::{Error, Result};
 use crate::groups::{GroupInfo, Known};
 use crate::keys::Entry;
 use crate::mode::Mode;
 use crate::owner::is_passing;
+use crate::patience::{End, Patience};
 use crate::pipe::Pipe;
 use crate::record::{Record, member_mode};
 use crate::registration::RegistrationState;
@@ -65,20 +66,21 @@ impl Serving {
         Self { worker, watcher, open: BTreeMap::new(), ending: JoinSet::new() }
     }
 
-    pub(super) async fn run(&mut self, mut holding: Holding, closing: &CancellationToken) -> End {
-        let stop = self.worker.stop.clone();
+    pub(super) async fn run(&mut self, mut holding: Holding, patience: &Patience) -> End {
         loop {
             let epoch = holding.epoch.clone();
-            let served = tokio::select! {
-                biased;
-                () = stop.cancelled() => return End::Stopped,
-                () = closing.cancelled() => return End::Closing,
-                _ = epoch.lost() => Ok(Loss::Lease),
-                lost = self.hold(&holding) => lost,
+            // What is written while it is held stands under the owner's key: without that, it is not applied.
+            let held = async {
+                tokio::select! {
+                    biased;
+                    _ = epoch.lost() => Ok(Loss::Lease),
+                    lost = self.hold(&holding) => lost,
+                }
             };
-            let loss = match served {
-                Ok(loss) => loss,
-                Err(error) => return End::Failed(error),
+            let loss = match patience.wait(held).await {
+                Ok(Ok(loss)) => loss,
+                Ok(Err(error)) => return End::Failed(error),
+                Err(end) => return end,
             };
             tracing::info!(destination = self.worker.board.destination, ?loss, "a registration is missing");
             if !self.worker.options.reregister {
@@ -91,15 +93,9 @@ impl Serving {
                 status.state = RegistrationState::Missing;
                 status.restored += 1;
             });
-            let restored = tokio::select! {
-                biased;
-                () = stop.cancelled() => return End::Stopped,
-                () = closing.cancelled() => return End::Closing,
-                restored = self.worker.restore(&holding, loss) => restored,
-            };
-            match restored {
+            match self.worker.restore(&holding, loss, patience).await {
                 Ok(restored) => holding = restored,
-                Err(error) => return End::Failed(error),
+                Err(end) => return end,
             }
             self.worker.registered(&holding);
         }
@@ -254,8 +250,7 @@ impl Serving {
 
     /// Messages go to all pipes there are.
     fn route(&self) {
-        let pipes: Pipes =
-            self.open.iter().map(|(group, open)| (group.clone(), open.pipe.clone())).collect();
+        let pipes: Pipes = self.open.iter().map(|(group, open)| (group.clone(), open.pipe.clone())).collect();
         let board = &self.worker.board;
         if board.pipes().is_ok_and(|routes| !same(&routes, &pipes)) {
             board.route(pipes);
@@ -296,11 +291,7 @@ impl Serving {
 
     /// Ends everything: deletes the keys and sends what is queued, both at the same time.
     pub(super) async fn finish(mut self, end: End) -> Result<()> {
-        let reason = match &end {
-            End::Stopped => None,
-            End::Closing => Some(self.worker.session.epoch().lost_error().into()),
-            End::Failed(error) => Some(error.clone()),
-        };
+        let reason = end.reason(&self.worker.session);
         // Where it is being registered again, it is not known what is ours.
         let status = self.worker.board.status.borrow().clone();
         let certain = status.state == RegistrationState::Registered;
