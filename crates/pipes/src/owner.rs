@@ -21,8 +21,8 @@ pub(crate) struct Owner {
 pub(crate) enum Claim {
     /// It is ours: the key was created at the one revision, and known to be so at the other.
     Ours { token: i64, known: i64 },
-    /// Somebody else has it.
-    Taken,
+    /// Somebody else has it, since that revision.
+    Taken { since: i64 },
 }
 
 impl Owner {
@@ -59,7 +59,7 @@ impl Owner {
         }
         let Some(found) = reply.entry(0) else { return Ok(Step::Conflict) };
         if !self.is_ours(&found.value) {
-            return Ok(Step::Done(Claim::Taken));
+            return Ok(Step::Done(Claim::Taken { since: found.mod_revision }));
         }
         // Ours: a copy of the creation landed, or it is left from the epoch before. On this one's lease from here on.
         let renew =

@@ -78,10 +78,13 @@ impl Worker {
         let epoch = patience.wait(self.session.live_epoch()).await??;
         let mut other = None;
         loop {
-            if let Claim::Ours { token, known } = self.owner.claim(&epoch).await? {
-                let watcher = patience.wait(self.client.watch(&self.keys.all)).await??;
-                return Ok((Holding { epoch, token, known }, watcher));
-            }
+            let since = match self.owner.claim(&epoch).await? {
+                Claim::Ours { token, known } => {
+                    let watcher = patience.wait(self.client.watch(&self.keys.all)).await??;
+                    return Ok((Holding { epoch, token, known }, watcher));
+                }
+                Claim::Taken { since } => since,
+            };
             if pace::now() >= until {
                 return Err(self.owned().into());
             }
@@ -89,10 +92,8 @@ impl Worker {
                 Some(other) => other,
                 none => none.insert(patience.wait(self.client.watch(&self.keys.owner)).await??),
             };
-            let free = async {
-                // A view that shows nobody is from before the one who was faster, when it has been acted upon already.
-                other.wait(|view| view.is_empty().then_some(())).await
-            };
+            // A view from before that shows nobody is no news.
+            let free = other.wait(|view| (view.revision() >= since && view.is_empty()).then_some(()));
             tokio::select! {
                 biased;
                 free = patience.wait(free) => free??,
@@ -123,7 +124,7 @@ impl Worker {
             };
             match self.client.persist(&epoch, round).await {
                 Ok(Ok(Claim::Ours { token, known })) => return Ok(Holding { epoch, token, known }),
-                Ok(Ok(Claim::Taken)) => return Err(self.owned().into()),
+                Ok(Ok(Claim::Taken { .. })) => return Err(self.owned().into()),
                 Ok(Err(End::Failed(error))) if error.is_session_lost() => {}
                 Ok(Err(end)) => return Err(end),
                 // The epoch was lost meanwhile.

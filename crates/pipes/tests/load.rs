@@ -205,7 +205,8 @@ async fn a_group_that_is_stuck_holds_up_nobody_and_no_more_memory_than_its_queue
             "stuck {stuck_mode}, {when_full:?}: {COUNT} past it in {took:?}; {} queued, {} dropped",
             group.queued, group.dropped
         );
-        assert!(group.queued <= 1000, "{}", group.queued);
+        // At most once: and what the connection has in hand, 64 KiB at most.
+        assert!(group.queued <= 1700, "{}", group.queued);
         assert!(group.dropped > 0);
         if stuck_mode == Mode::AtLeastOnce {
             assert_eq!(group.queued + group.dropped, COUNT, "what is not kept is counted");
