@@ -193,6 +193,35 @@ async fn an_address_that_changes_is_followed_and_the_old_connection_ends() {
     let former = former.unwrap();
     eventually(LONG, "the end of the last connection", async || former.peers().is_empty().then_some(()))
         .await;
+    // Leaving while it waits for a destination is as quick as ever, and ends waiting for a message.
+    let receiving = async { soon("the end", member.recv()).await.unwrap_err() };
+    let started = Instant::now();
+    let (ended, left) = tokio::join!(receiving, member.leave());
+    println!("left while there was no destination in {:?}", started.elapsed());
+    assert!(matches!(ended, Error::Left { .. }), "{ended:?}");
+    left.unwrap();
+}
+
+/// Without the feature, an address of TLS is one that cannot be dialled.
+#[cfg(not(feature = "tls"))]
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn an_address_that_cannot_be_dialled_is_told_and_no_end_of_the_member() {
+    let (client, oracle) = place("undiallable").await;
+    let session = session(&client, 15).await;
+    let sender = register(&session, "d", destination()).await;
+    let member = join(&session, "d", "g", GroupOptions::default()).await;
+    sender.unregister().await.unwrap();
+    let value = "{\"url\":\"tls+tcp://127.0.0.1:1\",\"mode\":\"push\"}";
+    oracle.put(key(&client, "d", "group/g/address"), value).await;
+    let status = soon("the problem", member.until(|status| status.problem.is_some())).await;
+    assert!(matches!(status.problem, Some(Error::Socket(_))), "{status:?}");
+    assert_ne!(status.state, MemberState::Ended);
+    let sender = register(&session, "d", destination()).await;
+    soon("the group", sender.wait_for(1)).await.unwrap();
+    sender.send("x").await.unwrap();
+    assert_eq!(take(&member).await, "x");
+    assert!(member.status().problem.is_none());
 }
 
 #[tokio::test]
