@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::{Error, Result};
 use crate::keys::GroupKeys;
 use crate::line::Line;
+use crate::loss::Loss;
 use crate::member::{MemberState, MemberStatus};
 use crate::mode::Mode;
 use crate::options::GroupOptions;
@@ -44,13 +45,6 @@ struct Holding {
     epoch: Epoch,
     /// The revision at which the key was written.
     known: i64,
-}
-
-/// Why the key is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
-    Deleted,
-    Lease,
 }
 
 impl Follower {
@@ -204,8 +198,8 @@ impl Follower {
     /// Follows the group's address until the key is missing.
     async fn hold(&mut self, holding: &Holding, watcher: &mut Watcher) -> Result<Loss> {
         loop {
-            if let Some(loss) = self.settle(holding, watcher.view())? {
-                return Ok(loss);
+            if !self.settle(holding, watcher.view())? {
+                return Ok(Loss::of(&self.client, &holding.epoch).await);
             }
             // Only until it has joined. From then on there is no limit.
             let limit = self.options.wait.filter(|_| self.first.is_some());
@@ -230,7 +224,7 @@ impl Follower {
     }
 
     /// Does what the view says: connects, and looks whether the key is there.
-    fn settle(&mut self, holding: &Holding, view: &View) -> Result<Option<Loss>> {
+    fn settle(&mut self, holding: &Holding, view: &View) -> Result<bool> {
         let record = view.get(&self.group.address).and_then(Record::read);
         let record = match record {
             // It will be another one in a moment, unless the destination insists.
@@ -263,7 +257,7 @@ impl Follower {
         {
             let _ = first.send(Ok(()));
         }
-        Ok(missing.then_some(Loss::Deleted))
+        Ok(!missing)
     }
 
     /// Tells the news, if it is any.

@@ -9,6 +9,7 @@ mod group;
 mod groups;
 mod keys;
 mod line;
+mod loss;
 mod member;
 mod mode;
 mod options;

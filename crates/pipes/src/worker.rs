@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::board::Board;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::loss::Loss;
 use crate::options::DestinationOptions;
 use crate::owner::{Claim, Owner, is_passing};
 use crate::patience::{End, Patience};
@@ -38,13 +39,6 @@ pub(crate) struct Holding {
     pub(crate) token: i64,
     /// A view that is older does not know of it.
     pub(crate) known: i64,
-}
-
-/// Why the key is not ours at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Loss {
-    Deleted,
-    Lease,
 }
 
 impl Worker {

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use sereno_core::{Client, Key, View, Watcher, pace};
 use tokio::task::JoinSet;
 
-use super::{Holding, Loss, Worker};
+use super::{Holding, Worker};
 use crate::board::Pipes;
 use crate::error::{Error, Result};
 use crate::groups::{GroupInfo, Known};
 use crate::keys::Entry;
+use crate::loss::Loss;
 use crate::mode::Mode;
 use crate::owner::is_passing;
 use crate::patience::{End, Patience};
@@ -58,7 +59,7 @@ enum Turn {
     /// Everything is as it should be; to be looked at again at that time.
     Settled(Option<Instant>),
     /// Not the owner any more.
-    Lost(Loss),
+    Lost,
 }
 
 impl Serving {
@@ -105,7 +106,7 @@ impl Serving {
     async fn hold(&mut self, holding: &Holding) -> Result<Loss> {
         loop {
             let again = match self.settle(holding).await? {
-                Turn::Lost(loss) => return Ok(loss),
+                Turn::Lost => return Ok(Loss::of(&self.worker.client, &holding.epoch).await),
                 Turn::Settled(again) => again,
             };
             let due = async {
@@ -136,7 +137,7 @@ impl Serving {
                 owner.create_revision == holding.token && self.worker.owner.is_ours(&owner.value)
             });
             if !ours {
-                return Ok(Turn::Lost(Loss::Deleted));
+                return Ok(Turn::Lost);
             }
         }
         let wanted = self.wanted(view);
