@@ -56,6 +56,11 @@ impl Asked {
         self.link.id
     }
 
+    /// The number by which whoever asked knows it.
+    pub(crate) fn number(&self) -> u32 {
+        tags::last(&self.words)
+    }
+
     /// Sends the answer back the way the question came.
     pub(crate) fn reply(mut self, body: Bytes) -> Result<()> {
         let (size, limit) = (body.len(), self.link.max_message);

@@ -29,6 +29,8 @@ pub(crate) struct Ledger {
     /// Where the search for a connection begins, so that those that are equal have their turns.
     turn: usize,
     flushes: Vec<Flush>,
+    /// Whether requests that were sent before are marked so.
+    mark: bool,
 }
 
 /// A request that is not answered yet.
@@ -44,6 +46,8 @@ pub(crate) struct Request {
     since: Option<Instant>,
     /// Whether that connection has begun to write it.
     written: bool,
+    /// Whether any connection has.
+    sent: bool,
 }
 
 #[derive(Default)]
@@ -76,7 +80,19 @@ impl Ledger {
             room: 0,
             turn: 0,
             flushes: Vec::new(),
+            mark: false,
         }
+    }
+
+    /// Whether requests that were sent before carry a mark in their numbers, which are one bit shorter then.
+    pub(crate) fn mark_resent(mut self, mark: bool) -> Self {
+        self.mark = mark;
+        self
+    }
+
+    /// The bits of a word that are a request's number.
+    fn bits(&self) -> u32 {
+        if self.mark { !tags::LAST & !tags::RESENT } else { !tags::LAST }
     }
 
     /// How many requests are not answered.
@@ -86,14 +102,16 @@ impl Ledger {
 
     /// Adds a request and returns its number. [`assign`](Self::assign) gives it to a connection.
     pub(crate) fn add(&mut self, body: Bytes, answer: Option<oneshot::Sender<Bytes>>) -> u32 {
-        let mut number = self.next & !tags::LAST;
+        let bits = self.bits();
+        let mut number = self.next & bits;
         while self.open.contains_key(&number) {
-            number = number.wrapping_add(1) & !tags::LAST;
+            number = number.wrapping_add(1) & bits;
         }
         self.next = number.wrapping_add(1);
         let place = self.made;
         self.made += 1;
-        self.open.insert(number, Request { body, answer, place, link: None, since: None, written: false });
+        let request = Request { body, answer, place, link: None, since: None, written: false, sent: false };
+        self.open.insert(number, request);
         self.waiting.push_back(number);
         number
     }
@@ -170,6 +188,27 @@ impl Ledger {
         self.put_back(late)
     }
 
+    /// The peer of a connection gave a request back: it waits again, before all others, and goes elsewhere if it can.
+    /// `false` when that connection does not have it any more.
+    pub(crate) fn give_back(&mut self, index: usize, number: u32) -> bool {
+        let number = number & self.bits();
+        let Some(request) = self.open.get(&number).filter(|request| request.link == Some(index)) else {
+            return false;
+        };
+        let place = request.place;
+        self.put_back(vec![(place, number)]) > 0
+    }
+
+    /// Forgets the oldest request that no connection has.
+    pub(crate) fn drop_oldest(&mut self) -> Option<Request> {
+        while let Some(number) = self.waiting.pop_front() {
+            if let Some(request) = self.remove(number, false) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
     /// Puts requests before all that wait, in the order in which they were made.
     fn put_back(&mut self, mut requests: Vec<(u64, u32)>) -> usize {
         requests.sort_unstable();
@@ -200,7 +239,7 @@ impl Ledger {
         if let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) {
             link.failed = 0;
         }
-        self.remove(number, false)
+        self.remove(number & self.bits(), false)
     }
 
     /// Forgets a request. `None` when it is answered already.
@@ -250,7 +289,10 @@ impl Ledger {
                 continue;
             }
             size += request.body.len() + 12;
-            batch.push_back(Frame { head: Head::Word(number | tags::LAST), body: request.body.clone() });
+            let sent = std::mem::replace(&mut request.sent, true);
+            let mark = if self.mark && sent { tags::RESENT } else { 0 };
+            let word = number | tags::LAST | mark;
+            batch.push_back(Frame { head: Head::Word(word), body: request.body.clone() });
         }
         if batch.is_empty() {
             link.writer = Some(writer.clone());

@@ -47,4 +47,5 @@ pub use socket::Closed;
 pub use stats::{Refusal, Stats};
 pub use subscribe::Sub;
 pub use surveyor::{Answer, Survey, Surveyor};
+pub use tags::RESENT;
 pub use tls::TlsOptions;

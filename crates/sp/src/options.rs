@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::tls::TlsOptions;
 
 /// Options of every socket. What concerns one kind of socket alone says so.
@@ -56,6 +58,12 @@ pub struct SocketOptions {
     /// REQ: after how long without an answer a request is sent once more; it takes up to a quarter longer. `None`:
     /// never, only when its connection is lost. Default: 60 s, as in nanomsg and NNG.
     pub resend: Option<Duration>,
+    /// REQ: whether a request that was handed to a connection before carries [`RESENT`](crate::RESENT) in its number, for
+    /// receivers that want to know. Others do not notice: they send the number back as it came. Default: `false`.
+    pub mark_resent: bool,
+    /// REQ: an answer that is none: whoever sends exactly this has not done what was asked, and it is sent once more, at
+    /// once, to another peer if one has room. Default: `None`.
+    pub again: Option<Bytes>,
     /// REP and RESPONDENT: how many unanswered questions of one connection are taken before it is no longer read from.
     /// Answers not written yet count. Default: 1,024.
     pub unanswered: usize,
@@ -84,6 +92,8 @@ impl Default for SocketOptions {
             survey_deadline: Duration::from_secs(1),
             window: 16,
             resend: Some(Duration::from_secs(60)),
+            mark_resent: false,
+            again: None,
             unanswered: 1024,
             tls: TlsOptions::default(),
         }
@@ -124,6 +134,8 @@ setters! {
     survey_deadline: Duration,
     window: usize,
     resend: Option<Duration>,
+    mark_resent: bool,
+    again: Option<Bytes>,
     unanswered: usize,
     tls: TlsOptions,
 }

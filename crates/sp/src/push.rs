@@ -62,6 +62,29 @@ impl Push {
         engine.role.put(|messages| messages.push_back(body))
     }
 
+    /// Like [`send`](Self::send), and never waits: where there is no room, the oldest messages in the queue are dropped.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Closed`].
+    pub fn send_newest(&self, body: impl Into<Bytes>) -> Result<usize> {
+        let (engine, body) = (self.socket.engine(), body.into());
+        engine.check_size(&body)?;
+        let queue = &engine.role;
+        let cost = queue.slots.cost(body.len());
+        let mut dropped = 0;
+        while let Err(error) = queue.slots.try_take(cost) {
+            match error {
+                Error::Full if queue.drop_oldest() => dropped += 1,
+                // Others took what was there, between its leaving the queue and its room coming back.
+                Error::Full => return Ok(dropped + 1),
+                error => return Err(error),
+            }
+        }
+        queue.put(|messages| messages.push_back(body))?;
+        Ok(dropped)
+    }
+
     /// Sends all messages, in their order, taking them off the front of `messages` as there is room for them. Faster than one
     /// by one.
     ///
@@ -121,6 +144,14 @@ impl Queue {
 impl PushRole {
     fn new(options: &SocketOptions) -> Self {
         Self { queue: Mutex::default(), slots: Slots::new(options.send_queue), requeue: options.requeue }
+    }
+
+    /// Drops the oldest message, and gives its room back. `false`: there is none.
+    fn drop_oldest(&self) -> bool {
+        let oldest = lock(&self.queue).messages.pop_front();
+        let slots = oldest.as_ref().map(|body| self.slots.cost(body.len()));
+        self.slots.give_back(slots.unwrap_or_default());
+        oldest.is_some()
     }
 
     /// Puts in what the room has been taken for.

@@ -37,6 +37,20 @@ impl Rep {
     pub fn try_recv(&self) -> Result<Option<Request>> {
         Ok(self.socket.role().inbox.try_next()?.map(Request))
     }
+
+    /// Appends what is there to `to`: at least one request, at most `most`. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed), when nothing is left that came before.
+    ///
+    /// # Cancel safety
+    /// No request is lost.
+    pub async fn recv_many(&self, to: &mut Vec<Request>, most: usize) -> Result<usize> {
+        let mut asked = Vec::new();
+        let count = self.socket.role().inbox.many(&mut asked, most).await?;
+        to.extend(asked.into_iter().map(Request));
+        Ok(count)
+    }
 }
 
 /// A request. Dropped without a reply it stays unanswered: whoever sent it may send it again.
@@ -53,6 +67,19 @@ impl Request {
     #[must_use]
     pub fn peer(&self) -> u64 {
         self.0.peer()
+    }
+
+    /// The number by which its sender knows it, 31 bits; the same when it is sent again, save for
+    /// [`RESENT`](crate::RESENT), which senders of this crate set then if they are asked to.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.0.number()
+    }
+
+    /// Takes the body out: it is empty from here on.
+    #[must_use]
+    pub fn take_body(&mut self) -> Bytes {
+        std::mem::take(&mut self.0.body)
     }
 
     /// Answers it, by the connection it came by. Queues the answer and does not wait: how many there can be is bounded by

@@ -95,6 +95,27 @@ impl Req {
         requests.put(body, None).map(drop)
     }
 
+    /// Like [`post`](Self::post), and never waits: where there is no room, the oldest requests that no connection has are
+    /// dropped. When connections have them all, this one is. Returns how many were dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Closed`].
+    pub fn post_newest(&self, body: impl Into<Bytes>) -> Result<usize> {
+        let (engine, body) = (self.socket.engine(), body.into());
+        engine.check_size(&body)?;
+        let requests = &engine.role;
+        let cost = requests.slots().cost(body.len());
+        let mut dropped = 0;
+        while let Err(error) = requests.slots().try_take(cost) {
+            match error {
+                Error::Full if requests.drop_oldest()? => dropped += 1,
+                Error::Full => return Ok(dropped + 1),
+                error => return Err(error),
+            }
+        }
+        requests.put(body, None).map(|_| dropped)
+    }
+
     /// Posts all, in their order, taking them off the front of `bodies` as there is room for them. Faster than one by one.
     ///
     /// # Errors

@@ -28,14 +28,19 @@ pub(crate) struct Requests {
     ledger: Mutex<Option<Ledger>>,
     slots: Slots,
     resend: Option<Duration>,
+    /// The answer that gives a request back.
+    again: Option<Bytes>,
 }
 
 impl Requests {
     pub(crate) fn new(options: &SocketOptions) -> Self {
         Self {
-            ledger: Mutex::new(Some(Ledger::new(options.window, rand::random()))),
+            ledger: Mutex::new(Some(
+                Ledger::new(options.window, rand::random()).mark_resent(options.mark_resent),
+            )),
             slots: Slots::new(options.send_queue),
             resend: options.resend,
+            again: options.again.clone(),
         }
     }
 
@@ -68,6 +73,14 @@ impl Requests {
             }
         });
         put.ok_or(Error::Closed)
+    }
+
+    /// Forgets the oldest request that waits for a connection, and gives its room back. `false`: there is none.
+    pub(crate) fn drop_oldest(&self) -> Result<bool> {
+        let dropped = self.book(Ledger::drop_oldest).ok_or(Error::Closed)?;
+        let slots = dropped.as_ref().map(|request| self.slots.cost(request.body.len()));
+        self.slots.give_back(slots.unwrap_or_default());
+        Ok(dropped.is_some())
     }
 
     /// Forgets a request.
@@ -114,14 +127,19 @@ impl Role for Requests {
     ) -> Result<(), Refusal> {
         let role = &engine.role;
         let mut answers = Vec::new();
-        let (mut late, mut slots) = (0, 0);
+        let (mut late, mut slots, mut again) = (0, 0, 0);
         let read = role.book(|book| {
             for frame in frames.drain(..) {
                 let (word, body) = tags::number(frame)?;
                 if word & tags::LAST == 0 {
                     return Err(Refusal::BadHeader);
                 }
-                match book.answer(*index, word & !tags::LAST) {
+                let number = word & !tags::LAST;
+                if role.again.as_ref() == Some(&body) {
+                    again += usize::from(book.give_back(*index, number));
+                    continue;
+                }
+                match book.answer(*index, number) {
                     Some(request) => {
                         slots += role.slots.cost(request.body.len());
                         answers.extend(request.answer.map(|answer| (answer, body)));
@@ -133,6 +151,7 @@ impl Role for Requests {
         });
         role.slots.give_back(slots);
         add(&engine.counters.late, late);
+        add(&engine.counters.resent, again);
         for (answer, body) in answers {
             // Whoever waited for it may have gone.
             let _ = answer.send(body);

@@ -13,6 +13,9 @@ pub(crate) const MAX_HOPS: usize = 8;
 pub(crate) const ROOM: usize = (MAX_HOPS + 1) * WORD;
 /// The bit that marks the last word.
 pub(crate) const LAST: u32 = 1 << 31;
+/// The bit of a request's number that says that it was sent before, where that is marked: see
+/// [`SocketOptions::mark_resent`](crate::SocketOptions::mark_resent) and [`Request::number`](crate::Request::number).
+pub const RESENT: u32 = 1 << 30;
 const WORD: usize = 4;
 
 /// Splits a message into its words, the last included, and its payload.
@@ -45,6 +48,14 @@ pub(crate) fn number(mut message: Bytes) -> Result<(u32, Bytes), Refusal> {
     match message.try_get_u32() {
         Ok(word) => Ok((word, message)),
         Err(_) => Err(Refusal::BadHeader),
+    }
+}
+
+/// The last of the words before a question, without its top bit; 0 when there is none.
+pub(crate) fn last(words: &Bytes) -> u32 {
+    match words.last_chunk::<WORD>() {
+        Some(word) => u32::from_be_bytes(*word) & !LAST,
+        None => 0,
     }
 }
 

@@ -1,0 +1,217 @@
+//! One group's socket at the destination, with its queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sereno_sp::{Address, Closed, Push, Req};
+
+use crate::error::{Error, Result};
+use crate::line::GIVEN_BACK;
+use crate::mode::Mode;
+use crate::options::{DestinationOptions, WhenFull};
+use crate::place::Place;
+use crate::stats::{Counters, GroupStats, add, read};
+
+/// The socket and the queue of one group.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    wire: Wire,
+    /// What members dial.
+    pub(crate) url: Address,
+    pub(crate) mode: Mode,
+    when_full: WhenFull,
+    /// It let the time to wait for room pass, and has had no room since.
+    stalled: AtomicBool,
+    dropped: AtomicU64,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Push(Push),
+    Req(Req),
+}
+
+/// Calls the method of either kind of socket.
+macro_rules! either {
+    ($wire:expr, $push:ident / $req:ident ( $($argument:expr),* ) $($wait:tt)*) => {
+        match $wire {
+            Wire::Push(socket) => socket.$push($($argument),*)$($wait)*,
+            Wire::Req(socket) => socket.$req($($argument),*)$($wait)*,
+        }
+    };
+}
+
+impl Wire {
+    fn new(mode: Mode, options: &DestinationOptions) -> Self {
+        let socket = options
+            .socket
+            .clone()
+            .send_queue(options.queue)
+            .window(options.window)
+            .resend(options.resend)
+            .linger(options.linger)
+            .requeue(false)
+            .mark_resent(true)
+            .again(Some(GIVEN_BACK));
+        match mode {
+            Mode::AtMostOnce => Self::Push(Push::with_options(socket)),
+            Mode::AtLeastOnce => Self::Req(Req::with_options(socket)),
+        }
+    }
+
+    async fn listen(&self, place: &Place) -> Result<Address> {
+        let mut last = None;
+        for address in place.candidates() {
+            match either!(self, listen / listen(&address).await) {
+                Ok(real) => return Ok(real),
+                Err(error @ sereno_sp::Error::AddressInUse { .. }) => last = Some(error),
+                Err(error) => return Err(Error::Socket(error)),
+            }
+        }
+        Err(Error::Socket(last.unwrap_or(sereno_sp::Error::Closed)))
+    }
+}
+
+/// Finds out whether the place can be listened on, and leaves it again.
+pub(crate) async fn probe(place: &Place, options: &DestinationOptions) -> Result<()> {
+    let wire = Wire::new(Mode::AtMostOnce, options);
+    wire.listen(place).await?;
+    either!(&wire, close / close().await);
+    Ok(())
+}
+
+impl Pipe {
+    pub(crate) async fn open(
+        group: &str,
+        mode: Mode,
+        place: &Place,
+        options: &DestinationOptions,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let wire = Wire::new(mode, options);
+        let real = wire.listen(place).await?;
+        Ok(Self {
+            wire,
+            url: place.advertised(real),
+            mode,
+            when_full: options.full(group),
+            stalled: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            counters,
+        })
+    }
+
+    /// Queues a message if that needs no waiting. `false`: it does.
+    pub(crate) fn put_now(&self, body: &Bytes) -> bool {
+        let put = match self.when_full {
+            WhenFull::DropOldest => {
+                let dropped = either!(&self.wire, send_newest / post_newest(body.clone()));
+                self.drop_some(dropped.unwrap_or_default() as u64);
+                return true;
+            }
+            WhenFull::Wait | WhenFull::WaitUpTo(_) => self.offer(body),
+        };
+        if put {
+            return true;
+        }
+        if self.stalled.load(Ordering::Relaxed) {
+            self.drop_some(1);
+            return true;
+        }
+        false
+    }
+
+    /// Queues a message, when there is room, as long as that may take.
+    pub(crate) async fn put(&self, body: Bytes) {
+        let put = async { either!(&self.wire, send / post(body).await) };
+        match self.when_full {
+            // A group that has ended takes nothing, and misses nothing.
+            WhenFull::WaitUpTo(limit) => {
+                if tokio::time::timeout(limit, put).await.is_err() {
+                    self.stall(1);
+                }
+            }
+            WhenFull::Wait | WhenFull::DropOldest => drop(put.await),
+        }
+    }
+
+    /// Queues all messages in their order.
+    pub(crate) async fn put_all(&self, mut bodies: VecDeque<Bytes>) {
+        match self.when_full {
+            WhenFull::DropOldest => {
+                for body in &bodies {
+                    self.put_now(body);
+                }
+            }
+            WhenFull::Wait => drop(either!(&self.wire, send_all / post_all(&mut bodies).await)),
+            WhenFull::WaitUpTo(limit) => self.put_most(bodies, limit).await,
+        }
+    }
+
+    async fn put_most(&self, mut bodies: VecDeque<Bytes>, limit: Duration) {
+        // While it is stalled each message has its chance, and none is waited for.
+        while self.stalled.load(Ordering::Relaxed) {
+            let Some(body) = bodies.pop_front() else { return };
+            self.put_now(&body);
+        }
+        while !bodies.is_empty() {
+            let before = bodies.len();
+            let put = async { either!(&self.wire, send_all / post_all(&mut bodies).await) };
+            let ended = matches!(tokio::time::timeout(limit, put).await, Ok(Err(_)));
+            if ended {
+                return;
+            }
+            if bodies.len() == before {
+                return self.stall(bodies.len() as u64);
+            }
+        }
+    }
+
+    /// Whether there was room. A group that has ended has room for everything.
+    fn offer(&self, body: &Bytes) -> bool {
+        let full = match either!(&self.wire, try_send / try_post(body.clone())) {
+            Err(sereno_sp::Error::Full) => true,
+            Ok(()) | Err(_) => false,
+        };
+        if !full && self.stalled.load(Ordering::Relaxed) {
+            self.stalled.store(false, Ordering::Relaxed);
+        }
+        !full
+    }
+
+    fn stall(&self, missed: u64) {
+        self.stalled.store(true, Ordering::Relaxed);
+        self.drop_some(missed);
+    }
+
+    fn drop_some(&self, count: u64) {
+        if count > 0 {
+            add(&self.dropped, count);
+            add(&self.counters.dropped, count);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> GroupStats {
+        let stats = either!(&self.wire, stats / stats());
+        GroupStats {
+            mode: self.mode,
+            connections: stats.connections,
+            queued: stats.pending,
+            sent: stats.messages_out,
+            dropped: read(&self.dropped) + stats.dropped,
+            requeued: stats.requeued,
+            resent: stats.resent,
+            stalled: self.stalled.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends it: what is queued is sent, if that is possible in the time for it. What is not is counted.
+    pub(crate) async fn close(&self) {
+        let Closed { undelivered, .. } = either!(&self.wire, close / close().await);
+        add(&self.counters.lost, undelivered);
+    }
+}
