@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::backoff::{self, Step};
 use crate::call::Kind;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     floor: AtomicI64,
     rolled_back: OnceLock<Arc<str>>,
     pub(crate) probing: AtomicBool,
+    /// When the watch stream last said anything.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Client {
@@ -134,19 +137,41 @@ impl Client {
             floor: AtomicI64::new(0),
             rolled_back: OnceLock::new(),
             probing: AtomicBool::new(false),
+            heard: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Connects as the environment says: `ETCD_ENDPOINTS` (comma list, default `http://127.0.0.1:2379`), `ETCD_CACERT`,
-    /// `ETCD_CERT`, `ETCD_KEY` (PEM files), `ETCD_USER` (`name` or `name:password`), `ETCD_PASSWORD`,
-    /// `SERENO_NAMESPACE`.
+    /// Connects as the environment says.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `ETCD_ENDPOINTS`, else `ETCD_HOSTS`, else `ETCD_HOST` | comma list of URLs |
+    /// | `ETCD_1_PORT_2379_TCP_ADDR`, `…_PORT` | a linked container's address, when there is none of those; else `http://127.0.0.1:2379` |
+    /// | `ETCD_CACERT` | PEM file of the authority |
+    /// | `ETCD_CERT` and `ETCD_KEY`, else `ETCD_TLS_CERT` and `ETCD_TLS_KEY` | PEM files of our own certificate and its key |
+    /// | `ETCD_TLS_INMEMORY` | `true`: these hold the PEM text in base64 instead of a file's path |
+    /// | `ETCD_USER`, `ETCD_PASSWORD` | `name`, or `name:password` without the latter |
+    /// | `SERENO_NAMESPACE` | [`ConnectOptions::namespace`] |
+    ///
+    /// With TLS, addresses that are not from `ETCD_ENDPOINTS` are `https` even when they say `http`, as the variables' ancestor
+    /// (etcd-discovery, Go) has it.
     ///
     /// # Errors
-    /// As [`Client::connect_with`]; a file that cannot be read is [`Error::InvalidOption`].
+    /// As [`Client::connect_with`]; [`Error::InvalidOption`] for a file that cannot be read, text that is not PEM in base64, half of
+    /// a pair.
     pub async fn from_env() -> Result<Self> {
-        let (endpoints, options) = ConnectOptions::from_env(|name| std::env::var(name).ok())?;
+        let (endpoints, options) = crate::env::read(|name| std::env::var(name).ok())?;
         Self::connect_with(endpoints, options).await
+    }
+
+    /// As [`Client::from_env`], connecting on first use.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]; never anything of the network.
+    pub fn lazy_from_env() -> Result<Self> {
+        let (endpoints, options) = crate::env::read(|name| std::env::var(name).ok())?;
+        Self::lazy(endpoints, options)
     }
 
     /// Where this client's keys live.
@@ -212,6 +237,29 @@ impl Client {
         }
     }
 
+    /// Runs rounds until one gives something, with jittered waits in between, however long etcd is away but no longer than
+    /// `within`; `None` when that was not enough. For what must be there before anything else can begin, such as a service's
+    /// first registration; the rounds must be idempotent.
+    ///
+    /// # Cancel safety
+    /// As the rounds'.
+    pub async fn patiently<T, F>(&self, within: Duration, round: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Option<T>>,
+    {
+        tokio::time::timeout(within, backoff::persist(round)).await.ok()
+    }
+
+    /// When etcd was last heard on the stream that all watches of this client share: what a watch has not told by then had
+    /// not happened, give or take what is on its way. It is asked for a word each second when there is none, so a moment
+    /// more than 3 s ago means that watches are cut off. `None` before the first word, and not kept up while nothing is
+    /// watched. No RPC.
+    #[must_use]
+    pub fn heard(&self) -> Option<std::time::Instant> {
+        let heard = *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map(Instant::into_std)
+    }
+
     pub(crate) fn hub(&self) -> &Hub {
         self.inner.hub.get_or_init(|| Hub::start(Arc::downgrade(&self.inner)))
     }
@@ -226,6 +274,11 @@ impl Inner {
     /// What every answer must be at least as new as, to be taken before the call is sent.
     pub(crate) fn floor(&self) -> i64 {
         self.floor.load(Ordering::Acquire)
+    }
+
+    /// The watch stream has said something.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Checks an answer's header against what was seen before.

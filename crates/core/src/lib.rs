@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod commit;
 mod dial;
+mod env;
 mod epoch;
 mod error;
 mod heart;
@@ -22,6 +23,7 @@ mod picker;
 mod presence;
 mod read;
 mod session;
+pub mod spread;
 mod txn;
 mod watch;
 

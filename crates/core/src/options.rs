@@ -111,58 +111,6 @@ impl ConnectOptions {
         self
     }
 
-    /// The options that the environment gives, and the endpoints: see [`Client::from_env`](crate::Client::from_env).
-    pub(crate) fn from_env(var: impl Fn(&str) -> Option<String>) -> Result<(Vec<String>, Self)> {
-        let mut options = Self::default();
-        if let Some(name) = var("SERENO_NAMESPACE") {
-            options.namespace = Namespace::new(&name)?;
-        }
-        let pem = |name: &'static str| {
-            var(name)
-                .map(|path| {
-                    std::fs::read_to_string(&path).map_err(|error| Error::InvalidOption {
-                        option: name,
-                        reason: format!("{path}: {error}"),
-                    })
-                })
-                .transpose()
-        };
-        let (ca, cert, key) = (pem("ETCD_CACERT")?, pem("ETCD_CERT")?, pem("ETCD_KEY")?);
-        if ca.is_some() || cert.is_some() || key.is_some() {
-            let mut tls = Tls::default();
-            if let Some(ca) = ca {
-                tls = tls.ca_pem(ca);
-            }
-            tls = match (cert, key) {
-                (Some(cert), Some(key)) => tls.identity_pem(cert, key),
-                (None, None) => tls,
-                _ => {
-                    return Err(Error::InvalidOption {
-                        option: "ETCD_CERT",
-                        reason: "ETCD_CERT and ETCD_KEY go together".into(),
-                    });
-                }
-            };
-            options.tls = Some(tls);
-        }
-        if let Some(user) = var("ETCD_USER") {
-            // etcdctl's own spelling is `ETCD_USER=name:password`.
-            options = match (user.split_once(':'), var("ETCD_PASSWORD")) {
-                (_, Some(password)) => options.credentials(user, password),
-                (Some((user, password)), None) => options.credentials(user, password),
-                (None, None) => {
-                    return Err(Error::InvalidOption {
-                        option: "ETCD_USER",
-                        reason: "no ETCD_PASSWORD, and no password after a colon".into(),
-                    });
-                }
-            };
-        }
-        let endpoints = var("ETCD_ENDPOINTS").unwrap_or_else(|| "http://127.0.0.1:2379".into());
-        let endpoints = endpoints.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty());
-        Ok((endpoints.collect(), options))
-    }
-
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |option, reason: &str| Err(Error::InvalidOption { option, reason: reason.into() });
         if self.deadline.is_zero() || self.attempt.is_zero() {
@@ -254,42 +202,12 @@ impl fmt::Debug for Tls {
 mod tests {
     use super::*;
 
-    fn env<'a>(vars: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-    }
-
     #[test]
     fn no_secret_reaches_debug() {
         let options = ConnectOptions::default()
             .credentials("canary-user", "canary-password")
             .tls(Tls::default().ca_pem("canary-ca").identity_pem("canary-cert", "canary-key"));
         assert!(!format!("{options:?}").contains("canary"));
-    }
-
-    #[test]
-    fn the_environment_gives_endpoints_and_credentials() {
-        let (endpoints, options) = ConnectOptions::from_env(env(&[
-            ("ETCD_ENDPOINTS", "http://a:1, http://b:2"),
-            ("ETCD_USER", "me:pw"),
-            ("SERENO_NAMESPACE", "prod/x"),
-        ]))
-        .unwrap();
-        assert_eq!(endpoints, ["http://a:1", "http://b:2"]);
-        assert_eq!(
-            options.credentials.as_ref().map(|c| (c.user.as_str(), c.password.as_str())),
-            Some(("me", "pw"))
-        );
-        assert_eq!(options.namespace.root().as_bytes(), b"prod/x/");
-        assert_eq!(ConnectOptions::from_env(env(&[])).unwrap().0, ["http://127.0.0.1:2379"]);
-    }
-
-    #[test]
-    fn a_bad_environment_is_an_error() {
-        for vars in
-            [&[("ETCD_CACERT", "/nonexistent")][..], &[("ETCD_USER", "me")], &[("SERENO_NAMESPACE", "a//b")]]
-        {
-            assert!(ConnectOptions::from_env(env(vars)).is_err(), "{vars:?}");
-        }
     }
 
     #[test]

@@ -172,6 +172,38 @@ impl Session {
         Ok(Self { shared, _alive: Arc::new(Alive(closing)) })
     }
 
+    /// As [`Session::open_with`], tried again while etcd is away, for at most `within`: for services that may start before
+    /// etcd does.
+    ///
+    /// # Errors
+    /// As [`Session::open_with`]; what will not pass by itself at once, [`Error::Unavailable`] and its like when `within` is over.
+    ///
+    /// # Cancel safety
+    /// As [`Session::open_with`].
+    pub async fn open_within(client: &Client, options: SessionOptions, within: Duration) -> Result<Self> {
+        let last = Mutex::new(None);
+        let opened = client.patiently(within, || async {
+            match Self::open_with(client, options.clone()).await {
+                Err(error) if error.is_retryable() || error.is_outcome_unknown() => {
+                    tracing::debug!(%error, "opening a session");
+                    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    None
+                }
+                opened => Some(opened),
+            }
+        });
+        match opened.await {
+            Some(opened) => opened,
+            None => {
+                let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Err(last.unwrap_or_else(|| Error::Timeout {
+                    deadline: within,
+                    cause: Cause::new("etcd has not answered yet"),
+                }))
+            }
+        }
+    }
+
     /// The client it stands on.
     #[must_use]
     pub fn client(&self) -> &Client {

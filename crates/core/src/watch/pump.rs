@@ -192,6 +192,7 @@ impl Pump {
                         asked = None;
                         *backoff = Backoff::streams();
                         let Some(inner) = inner.upgrade() else { return End::Shutdown };
+                        inner.hear();
                         if let Some(end) = self.receive(message, &inner, watches) {
                             return end;
                         }
