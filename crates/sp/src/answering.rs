@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, Head};
@@ -14,6 +14,7 @@ use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::{Dialect, Queue, SocketOptions};
 use crate::outbox::Outbox;
+use crate::role::Role;
 use crate::stats::Refusal;
 use crate::sync::lock;
 use crate::tags;
@@ -140,7 +141,7 @@ impl Role for Answering {
         link: &Arc<Link>,
         frames: &mut Vec<Bytes>,
     ) -> Result<(), Refusal> {
-        let Self { inbox, split, unanswered, .. } = &engine.role;
+        let Self { inbox, split, .. } = &engine.role;
         // What came before something malformed still counts.
         let mut questions = VecDeque::with_capacity(frames.len());
         let mut bad = None;
@@ -154,16 +155,16 @@ impl Role for Answering {
             }
         }
         while !questions.is_empty() {
-            let sizes = questions.iter().map(|(_, body)| body.len());
-            let (count, slots) = inbox.slots().turn(sizes.take(*unanswered));
-            let Ok(room) = link.room.acquire_many(u32::try_from(count).unwrap_or(u32::MAX)).await else {
-                return Ok(());
-            };
-            if inbox.slots().take(slots).await.is_err() {
+            let Ok(room) = link.room.acquire().await else { return Ok(()) };
+            let most = 1 + link.room.available_permits();
+            let sizes = questions.iter().map(|(_, body)| body.len()).take(most);
+            let Ok((count, slots)) = inbox.slots().take_turn(sizes).await else {
                 // The socket ends, and this connection with it; until then it may still write answers.
                 return std::future::pending().await;
-            }
+            };
             room.forget();
+            // Nobody else takes of this room: it has not become less.
+            link.room.forget_permits(count - 1);
             let asked = questions.drain(..count).map(|(words, body)| Asked {
                 body,
                 words,

@@ -11,9 +11,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::{Engine, Entered, Role};
+use crate::engine::{Engine, Entered};
 use crate::frame::{Decoder, Encoder, Frame, Parts, Style};
 use crate::hello;
+use crate::role::Role;
 use crate::stats::{Refusal, add};
 use crate::transport::{Raw, Stream};
 
@@ -45,15 +46,16 @@ pub(crate) async fn handshake<R: Role>(engine: &Engine<R>, raw: Raw) -> Result<P
         #[cfg(feature = "tls")]
         Raw::TlsServer(stream, acceptor) => {
             let stream = crate::transport::tls::accept(acceptor, stream).await;
-            (stream.map_err(|_| Refusal::Tls)?, Style::Tcp)
+            (stream.map_err(|error| failed(Refusal::Tls, &error))?, Style::Tcp)
         }
         #[cfg(feature = "tls")]
         Raw::TlsClient(stream, connector) => {
             let stream = connector.connect(stream).await;
-            (stream.map_err(|_| Refusal::Tls)?, Style::Tcp)
+            (stream.map_err(|error| failed(Refusal::Tls, &error))?, Style::Tcp)
         }
         Raw::Inproc(raw) if raw.theirs == engine.role.theirs() => {
-            return Ok(Pipe { source: Source::Channel(raw.receiver), sink: Sink::Channel(raw.sender) });
+            let source = Source::Channel(raw.receiver, largest(engine));
+            return Ok(Pipe { source, sink: Sink::Channel(raw.sender) });
         }
         Raw::Inproc(_) => return Err(Refusal::WrongProtocol),
     };
@@ -65,17 +67,27 @@ pub(crate) async fn handshake<R: Role>(engine: &Engine<R>, raw: Raw) -> Result<P
         reader.read_exact(&mut theirs).await?;
         io::Result::Ok(theirs)
     };
-    let theirs = exchange.await.map_err(|_| Refusal::HandshakeBroken)?;
+    let theirs = exchange.await.map_err(|error| failed(Refusal::HandshakeBroken, &error))?;
     if hello::decode(theirs)? != engine.role.theirs() {
         return Err(Refusal::WrongProtocol);
     }
-    let limit = engine.options.max_message.saturating_add(R::ROOM);
     let ahead = engine.options.recv_buffer.unwrap_or(usize::MAX);
-    let decoder = Decoder::new(style, limit, ahead, BytesMut::new());
+    let decoder = Decoder::new(style, largest(engine), ahead, BytesMut::new());
     Ok(Pipe {
         source: Source::Stream { reader, decoder, begun: None },
         sink: Sink::Stream { writer, encoder: Encoder::new(style), parts: Parts::default() },
     })
+}
+
+/// The largest message that may come, with the words before its payload.
+fn largest<R: Role>(engine: &Engine<R>) -> usize {
+    engine.options.max_message.saturating_add(R::ROOM)
+}
+
+/// The cause goes to the log: whoever is refused may not see more than that.
+fn failed(why: Refusal, error: &io::Error) -> Refusal {
+    tracing::debug!(%why, %error, "a handshake failed");
+    why
 }
 
 /// Reads and writes until the connection ends.
@@ -160,7 +172,7 @@ struct Batch<'a, R: Role> {
 
 impl<R: Role> Batch<'_, R> {
     fn written(&mut self, count: usize) {
-        let bytes = self.frames.drain(..count).map(|frame| frame.body.len()).sum();
+        let bytes = self.frames.drain(..count).map(|frame| frame.len()).sum();
         add(&self.engine.counters.messages_out, count);
         add(&self.engine.counters.bytes_out, bytes);
         R::written(self.link, count);
@@ -186,7 +198,8 @@ enum Source {
         /// Since when the message that has begun is waited for.
         begun: Option<Instant>,
     },
-    Channel(mpsc::Receiver<Bytes>),
+    /// Messages, and the largest that may come.
+    Channel(mpsc::Receiver<Bytes>, usize),
 }
 
 impl Source {
@@ -194,8 +207,14 @@ impl Source {
     async fn fill(&mut self, frames: &mut Vec<Bytes>, limit: Option<std::time::Duration>) -> Result<(), End> {
         let (reader, decoder, begun) = match self {
             Self::Stream { reader, decoder, begun } => (reader, decoder, begun),
-            Self::Channel(receiver) => {
-                return if receiver.recv_many(frames, 128).await == 0 { Err(End::Gone) } else { Ok(()) };
+            Self::Channel(receiver, largest) => {
+                if receiver.recv_many(frames, 128).await == 0 {
+                    return Err(End::Gone);
+                }
+                if frames.iter().any(|frame| frame.len() > *largest) {
+                    return Err(End::Refused(Refusal::TooLarge));
+                }
+                return Ok(());
             }
         };
         loop {

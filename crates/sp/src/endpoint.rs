@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::address::Address;
 use crate::conn;
-use crate::engine::{Engine, Role, Seat};
+use crate::engine::{Engine, Seat};
 use crate::error::Result;
+use crate::role::Role;
 use crate::stats::{Refusal, add};
 use crate::transport::{self, Listener, Raw};
 

@@ -1,6 +1,6 @@
 //! What all sockets have in common.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,73 +14,11 @@ use tokio_util::task::TaskTracker;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::event::{Events, Followers, Peer, PeerEvent};
-use crate::frame::Frame;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::stats::{Counters, Refusal, Stats, add};
 use crate::sync::lock;
 use crate::transport::Name;
-
-/// What makes a socket the kind it is.
-///
-/// A connection is one task. It hands what it reads to `deliver`, and writes what `take` gives it.
-pub(crate) trait Role: Send + Sync + Sized + 'static {
-    /// What the socket keeps for each connection.
-    type Link: Send + Sync + 'static;
-    /// How many bytes messages have before what counts for the largest size.
-    const ROOM: usize = 0;
-    /// Whether `queued` counts messages until they are answered, those in the hands of a connection included.
-    const UNTIL_ANSWERED: bool = false;
-
-    /// The protocol this socket speaks.
-    fn ours(&self) -> u16;
-
-    /// The protocol its peers speak.
-    fn theirs(&self) -> u16;
-
-    /// A connection is up.
-    fn attach(engine: &Arc<Engine<Self>>, peer: &Peer) -> Self::Link;
-
-    /// A connection is gone. What its queue held and is lost is counted here.
-    fn detach(engine: &Arc<Engine<Self>>, link: &Self::Link);
-
-    /// Messages came. Takes them out of `frames`; does not return before there was room for them.
-    fn deliver(
-        engine: &Arc<Engine<Self>>,
-        link: &Self::Link,
-        frames: &mut Vec<Bytes>,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
-
-    /// Waits for something to write to this connection and calls [`Engine::took`] with the count, at the moment it leaves
-    /// its queue. `false` ends the connection. Cancel safe.
-    fn take(
-        engine: &Arc<Engine<Self>>,
-        link: &Self::Link,
-        batch: &mut VecDeque<Frame>,
-    ) -> impl Future<Output = Result<(), Option<Refusal>>> + Send;
-
-    /// So many frames were handed over.
-    fn written(_link: &Self::Link, _count: usize) {}
-
-    /// These were taken and not handed over.
-    fn unsent(engine: &Arc<Engine<Self>>, _link: &Self::Link, frames: VecDeque<Frame>) {
-        engine.lose(frames.len());
-    }
-
-    /// How many messages were accepted and are in a queue, or, for requests, unanswered.
-    fn queued(&self) -> usize;
-
-    /// What goes on beside the connections from the first address on.
-    fn background(_core: &Arc<Engine<Self>>) -> Option<impl Future<Output = ()> + Send + 'static> {
-        None::<std::future::Ready<()>>
-    }
-
-    /// Nothing is accepted any more.
-    fn stop_accepting(&self);
-
-    /// Everything is over: whoever waits for something is told. Returns how many messages were still queued, and are not
-    /// any more.
-    fn end(&self) -> usize;
-}
 
 /// The inside of a socket: shared by its handles and its tasks.
 pub(crate) struct Engine<R: Role> {
@@ -107,6 +45,18 @@ struct Table {
     peers: HashMap<u64, Peer>,
     next: u64,
     followers: Followers,
+}
+
+impl Table {
+    fn check_endpoint(&self, address: &Address) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.address == *address) {
+            return Err(Error::AlreadyUsed { address: address.to_string() });
+        }
+        Ok(())
+    }
 }
 
 struct Endpoint {
@@ -143,14 +93,7 @@ impl<R: Role> Engine<R> {
 
     /// Fails when a new endpoint at this address is not possible.
     pub(crate) fn check_endpoint(&self, address: &Address) -> Result<()> {
-        let table = lock(&self.table);
-        if table.closed {
-            return Err(Error::Closed);
-        }
-        if table.endpoints.iter().any(|endpoint| endpoint.address == *address) {
-            return Err(Error::AlreadyUsed { address: address.to_string() });
-        }
-        Ok(())
+        lock(&self.table).check_endpoint(address)
     }
 
     pub(crate) fn add_endpoint(
@@ -162,9 +105,7 @@ impl<R: Role> Engine<R> {
     ) -> Result<()> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let mut table = lock(&self.table);
-        if table.closed {
-            return Err(Error::Closed);
-        }
+        table.check_endpoint(&address)?;
         if table.background.is_none()
             && let Some(work) = R::background(self)
         {

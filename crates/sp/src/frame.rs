@@ -233,3 +233,142 @@ impl Buf for Parts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 1024 * 1024;
+
+    fn style() -> impl Strategy<Value = Style> {
+        prop_oneof![Just(Style::Tcp), Just(Style::Ipc)]
+    }
+
+    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+        let head = prop_oneof![
+            3 => Just(Head::None),
+            1 => any::<u32>().prop_map(Head::Word),
+            1 => prop::collection::vec(any::<u8>(), 4..36).prop_map(|words| Head::Words(words.into())),
+        ];
+        let size = prop_oneof![6 => 0..100_usize, 2 => 0..20_000_usize, 1 => 60_000..200_000_usize];
+        let frame = (head, size, any::<u8>())
+            .prop_map(|(head, size, byte)| Frame { head, body: vec![byte; size].into() });
+        prop::collection::vec(frame, 0..12)
+    }
+
+    /// Everything as it goes over the wire, write by write.
+    fn written(style: Style, frames: &[Frame]) -> Vec<u8> {
+        let (mut encoder, mut parts, mut bytes) = (Encoder::new(style), Parts::default(), Vec::new());
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let count = encoder.encode(rest.iter(), &mut parts);
+            let size: usize = rest[..count].iter().map(|frame| frame.len() + style.header()).sum();
+            assert_eq!(parts.remaining(), size);
+            assert!(
+                count == 1 || size <= WRITE + count * style.header(),
+                "{count} frames in one write of {size}"
+            );
+            rest = &rest[count..];
+            while parts.has_remaining() {
+                // As a system that takes what it likes.
+                let mut slices = [std::io::IoSlice::new(&[]); 4];
+                let filled = parts.chunks_vectored(&mut slices);
+                let gathered: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                let taken = gathered.len().min(10_007);
+                bytes.extend_from_slice(&gathered[..taken]);
+                parts.advance(taken);
+            }
+        }
+        bytes
+    }
+
+    /// What a decoder makes of bytes that come in pieces.
+    fn read(decoder: &mut Decoder, pieces: &[&[u8]]) -> Result<Vec<Bytes>, Refusal> {
+        let mut frames = Vec::new();
+        for piece in pieces {
+            let mut piece = *piece;
+            while !piece.is_empty() {
+                let room = decoder.room();
+                let count = piece.len().min(room.capacity() - room.len());
+                assert!(count > 0, "no room to read into");
+                room.extend_from_slice(&piece[..count]);
+                decoder.has_read(count);
+                piece = &piece[count..];
+                while let Some(frame) = decoder.next()? {
+                    frames.push(frame);
+                }
+            }
+        }
+        Ok(frames)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn what_is_written_is_read_wherever_the_stream_is_cut(
+            style in style(),
+            frames in frames(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            chunk in 1_usize..100_000,
+        ) {
+            let bytes = written(style, &frames);
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let (mut pieces, mut begin) = (Vec::new(), 0);
+            for cut in cuts {
+                pieces.push(&bytes[begin..cut]);
+                begin = cut;
+            }
+            pieces.push(&bytes[begin..]);
+            let mut decoder = Decoder::new(style, LIMIT, chunk, BytesMut::new());
+            let expected: Vec<_> = frames.into_iter().map(Frame::into_bytes).collect();
+            prop_assert_eq!(read(&mut decoder, &pieces), Ok(expected));
+            prop_assert!(!decoder.is_partial());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused_and_take_little_room(
+            style in style(),
+            limit in 0..LIMIT,
+            start in prop_oneof![Just(vec![]), Just(vec![1]), Just(vec![0; 5]), Just(vec![1, 0, 0, 0, 0, 0])],
+            rest in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let bytes = [start, rest].concat();
+            let mut decoder = Decoder::new(style, limit, WRITE, BytesMut::new());
+            if let Ok(frames) = read(&mut decoder, &[&bytes]) {
+                prop_assert!(frames.iter().all(|frame| frame.len() <= limit));
+            }
+            let room = decoder.room().capacity();
+            prop_assert!(room <= 2 * FIRST_READ, "{} bytes came, and room for {} was made", bytes.len(), room);
+        }
+    }
+
+    #[test]
+    fn a_promised_length_makes_no_room_and_one_over_the_limit_is_refused() {
+        for (length, refused) in
+            [(LIMIT as u64, false), (LIMIT as u64 + 1, true), (1 << 63, true), (u64::MAX, true)]
+        {
+            let mut decoder = Decoder::new(Style::Tcp, LIMIT, WRITE, BytesMut::new());
+            decoder.room().put_u64(length);
+            assert_eq!(decoder.next(), if refused { Err(Refusal::TooLarge) } else { Ok(None) }, "{length}");
+            assert!(decoder.room().capacity() <= 2 * FIRST_READ);
+        }
+    }
+
+    #[test]
+    fn a_message_on_a_unix_socket_begins_with_a_one() {
+        let frame = Frame::plain(Bytes::from_static(b"hi"));
+        assert_eq!(written(Style::Tcp, std::slice::from_ref(&frame)), *b"\0\0\0\0\0\0\0\x02hi");
+        let bytes = written(Style::Ipc, &[frame]);
+        assert_eq!(bytes, *b"\x01\0\0\0\0\0\0\0\x02hi");
+        for first in [0, 2, 255] {
+            let mut wrong = bytes.clone();
+            wrong[0] = first;
+            let mut decoder = Decoder::new(Style::Ipc, LIMIT, WRITE, BytesMut::new());
+            assert_eq!(read(&mut decoder, &[&wrong]), Err(Refusal::BadFrame));
+        }
+    }
+}

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::Frame;
 use crate::hello;
 use crate::options::{SocketOptions, WhenFull};
 use crate::outbox::Outbox;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::Refusal;
 use crate::sync::lock;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
-use crate::error::{Error, Result};
+use crate::engine::Engine;
+use crate::error::Result;
 use crate::event::Peer;
 use crate::frame::Frame;
 use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::Refusal;
 
@@ -30,7 +31,7 @@ impl Pull {
     /// The next message. Its bytes are a part of the buffer they were read into (up to 64 KiB), which lives as long as they do.
     ///
     /// # Errors
-    /// [`Error::Closed`], when nothing is left that came before.
+    /// [`Error::Closed`](crate::Error::Closed), when nothing is left that came before.
     ///
     /// # Cancel safety
     /// No message is lost.
@@ -41,7 +42,7 @@ impl Pull {
     /// The next message, if it is there already.
     ///
     /// # Errors
-    /// [`Error::Closed`], when nothing is left that came before.
+    /// [`Error::Closed`](crate::Error::Closed), when nothing is left that came before.
     pub fn try_recv(&self) -> Result<Option<Bytes>> {
         self.socket.role().inbox.try_next()
     }
@@ -49,7 +50,7 @@ impl Pull {
     /// Appends what is there to `to`: at least one message, at most `most`. Returns how many.
     ///
     /// # Errors
-    /// [`Error::Closed`], when nothing is left that came before.
+    /// [`Error::Closed`](crate::Error::Closed), when nothing is left that came before.
     ///
     /// # Cancel safety
     /// No message is lost.
@@ -86,11 +87,10 @@ impl Role for PullRole {
     async fn deliver(engine: &Arc<Engine<Self>>, (): &(), frames: &mut Vec<Bytes>) -> Result<(), Refusal> {
         let inbox = &engine.role.inbox;
         while !frames.is_empty() {
-            let (count, slots) = inbox.slots().turn(frames.iter().map(Bytes::len));
-            if let Err(Error::Closed) = inbox.slots().take(slots).await {
+            let Ok((count, slots)) = inbox.slots().take_turn(frames.iter().map(Bytes::len)).await else {
                 // The socket ends, and this connection with it.
                 return std::future::pending().await;
-            }
+            };
             inbox.put(frames.drain(..count), slots);
         }
         Ok(())

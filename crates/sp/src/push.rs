@@ -6,12 +6,13 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, WRITE};
 use crate::hello;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::slots::Slots;
 use crate::socket::{Socket, socket};
 use crate::stats::{Refusal, add};
@@ -75,8 +76,7 @@ impl Push {
         while let Some(first) = messages.front() {
             engine.check_size(first)?;
             let fits = messages.iter().take_while(|body| engine.check_size(body).is_ok());
-            let (count, slots) = queue.slots.turn(fits.map(Bytes::len));
-            queue.slots.take(slots).await?;
+            let (count, _) = queue.slots.take_turn(fits.map(Bytes::len)).await?;
             queue.put(|queued| queued.extend(messages.drain(..count)))?;
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Req {
         engine.check_size(&body)?;
         let requests = &engine.role;
         requests.slots().take(requests.slots().cost(body.len())).await?;
-        requests.put(|| std::iter::once(body), None).map(drop)
+        requests.put(body, None).map(drop)
     }
 
     /// Like [`post`](Self::post), if there is room now.
@@ -92,7 +92,7 @@ impl Req {
         engine.check_size(&body)?;
         let requests = &engine.role;
         requests.slots().try_take(requests.slots().cost(body.len()))?;
-        requests.put(|| std::iter::once(body), None).map(drop)
+        requests.put(body, None).map(drop)
     }
 
     /// Posts all, in their order, taking them off the front of `bodies` as there is room for them. Faster than one by one.
@@ -108,9 +108,8 @@ impl Req {
         while let Some(first) = bodies.front() {
             engine.check_size(first)?;
             let fits = bodies.iter().take_while(|body| engine.check_size(body).is_ok());
-            let (count, slots) = requests.slots().turn(fits.map(Bytes::len));
-            requests.slots().take(slots).await?;
-            requests.put(|| bodies.drain(..count), None)?;
+            let (count, _) = requests.slots().take_turn(fits.map(Bytes::len)).await?;
+            requests.put_all(|| bodies.drain(..count))?;
         }
         Ok(())
     }
@@ -118,12 +117,12 @@ impl Req {
     /// Waits until everything that was sent or posted before has been answered, or withdrawn.
     ///
     /// # Errors
-    /// [`Error::Unanswered`] when the socket is closed before that.
+    /// [`Error::Unanswered`] when the socket is closed before that, [`Error::Closed`] when it was closed already.
     ///
     /// # Cancel safety
     /// Nothing is changed.
     pub async fn flush(&self) -> Result<()> {
-        match self.socket.role().flush() {
+        match self.socket.role().flush()? {
             Some(done) => done.await.map_err(|_| Error::Unanswered),
             None => Ok(()),
         }
@@ -145,7 +144,7 @@ impl Ticket {
     /// Sends a request that the room has been taken for.
     fn new(engine: &Arc<Engine<Requests>>, body: Bytes) -> Result<Self> {
         let (sender, answer) = oneshot::channel();
-        let number = engine.role.put(|| std::iter::once(body), Some(sender))?;
+        let number = engine.role.put(body, Some(sender))?;
         Ok(Self { number, answer, done: false, engine: Arc::clone(engine) })
     }
 }

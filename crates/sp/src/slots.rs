@@ -28,26 +28,36 @@ impl Slots {
         size.div_ceil(self.unit).clamp(1, self.all)
     }
 
-    /// How many of these messages may be put in at once, so that several connections have their turns, and what they
-    /// take together.
-    pub(crate) fn turn(&self, sizes: impl Iterator<Item = usize>) -> (usize, usize) {
-        let (mut count, mut total) = (0, 0);
-        for size in sizes {
-            let cost = self.cost(size);
-            if count > 0 && total + cost > self.all.div_ceil(2) {
-                break;
-            }
-            count += 1;
-            total += cost;
-        }
-        (count, total)
-    }
-
     /// Takes slots, after those who asked before. Cancelled: takes none.
     pub(crate) async fn take(&self, slots: usize) -> Result<()> {
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         self.free.acquire_many(slots).await.map_err(|_| Error::Closed)?.forget();
         Ok(())
+    }
+
+    /// Takes slots for one of these messages, after those who asked before, and for as many more as are free, up to half of all,
+    /// so that others have their turns. Returns for how many messages, and the slots. Cancelled: takes none.
+    pub(crate) async fn take_turn(
+        &self,
+        sizes: impl Iterator<Item = usize> + Send,
+    ) -> Result<(usize, usize)> {
+        let mut costs = sizes.map(|size| self.cost(size));
+        let Some(first) = costs.next() else { return Ok((0, 0)) };
+        self.take(first).await?;
+        let most = self.free.available_permits().min((self.all / 2).saturating_sub(first));
+        let (mut count, mut more) = (0, 0);
+        for cost in costs {
+            if more + cost > most {
+                break;
+            }
+            count += 1;
+            more += cost;
+        }
+        match self.try_take(more) {
+            Ok(()) => Ok((1 + count, first + more)),
+            // Somebody else took them; what was taken is good, also when the socket is being closed.
+            Err(_) => Ok((1, first)),
+        }
     }
 
     /// Takes slots if they are free and nobody waits for them.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::options::SocketOptions;
+use crate::role::Role;
 
 /// A socket's inside, kept by its handles. When the last of them is dropped, everything ends at once.
 pub(crate) struct Socket<R: Role> {

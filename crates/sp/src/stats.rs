@@ -96,11 +96,11 @@ pub struct Stats {
     pub dial_failures: u64,
     /// Messages handed to the system, or to the peer when it is in this process.
     pub messages_out: u64,
-    /// Their bytes, without lengths and numbers.
+    /// Their bytes, with the numbers of requests and surveys, without lengths.
     pub bytes_out: u64,
     /// Messages that came, before subscriptions chose among them.
     pub messages_in: u64,
-    /// Their bytes, without lengths and numbers.
+    /// Their bytes, with the numbers of requests and surveys, without lengths.
     pub bytes_in: u64,
     /// Messages accepted and then dropped: a queue was full (PUB, SURVEYOR), or their connection was lost before they were
     /// written. What a system buffer held when its connection broke is in no count.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::Peer;
 use crate::filter::Filter;
@@ -13,6 +13,7 @@ use crate::frame::Frame;
 use crate::hello;
 use crate::inbox::Inbox;
 use crate::options::SocketOptions;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::Refusal;
 use crate::sync::lock;
@@ -114,11 +115,10 @@ impl Role for SubRole {
         };
         let mut version = choose(frames);
         while !frames.is_empty() {
-            let (count, slots) = inbox.slots().turn(frames.iter().map(Bytes::len));
-            if inbox.slots().take(slots).await.is_err() {
+            let Ok((count, slots)) = inbox.slots().take_turn(frames.iter().map(Bytes::len)).await else {
                 // The socket ends, and this connection with it.
                 return std::future::pending().await;
-            }
+            };
             let filter = lock(filter);
             if filter.version() == version {
                 inbox.put(frames.drain(..count), slots);

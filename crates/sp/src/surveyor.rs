@@ -11,13 +11,14 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use crate::engine::{Engine, Role};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::Peer;
 use crate::frame::{Frame, Head};
 use crate::hello;
 use crate::options::{Dialect, Queue, SocketOptions};
 use crate::outbox::Outbox;
+use crate::role::Role;
 use crate::socket::{Socket, socket};
 use crate::stats::{Refusal, add};
 use crate::sync::lock;

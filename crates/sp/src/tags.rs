@@ -59,3 +59,49 @@ pub(crate) fn split_old(mut message: Bytes) -> Result<(Bytes, Bytes), Refusal> {
     let words = message.split_to(WORD);
     Ok((words, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(hops: &[u32], number: u32, payload: &[u8]) -> Bytes {
+        let mut bytes: Vec<u8> = hops.iter().flat_map(|hop| (hop & !LAST).to_be_bytes()).collect();
+        bytes.extend((number | LAST).to_be_bytes());
+        bytes.extend(payload);
+        bytes.into()
+    }
+
+    proptest! {
+        #[test]
+        fn words_and_payload_come_apart_as_they_were_put_together(
+            hops in prop::collection::vec(any::<u32>(), 0..12),
+            number in any::<u32>(),
+            payload in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let whole = message(&hops, number, &payload);
+            let words = whole.slice(..(hops.len() + 1) * WORD);
+            let expected = if hops.len() <= MAX_HOPS { Ok((words, Bytes::from(payload))) } else { Err(Refusal::TooManyHops) };
+            prop_assert_eq!(split(whole), expected);
+        }
+
+        #[test]
+        fn any_bytes_come_apart_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let bytes = Bytes::from(bytes);
+            if let Ok((words, payload)) = split(bytes.clone()) {
+                prop_assert!(words.len() <= ROOM);
+                prop_assert_eq!([words, payload].concat(), bytes.clone());
+            }
+            prop_assert_eq!(split_old(bytes.clone()).is_ok(), bytes.len() >= WORD);
+            prop_assert_eq!(number(bytes.clone()).is_ok(), bytes.len() >= WORD);
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_last_word_is_malformed() {
+        for bytes in [&b""[..], b"\x80", b"\x80\0\0", b"\0\0\0\x01", b"\0\0\0\x01\x80\0\0", &[0; 400]] {
+            assert_eq!(split(Bytes::copy_from_slice(bytes)), Err(Refusal::BadHeader), "{bytes:?}");
+        }
+    }
+}

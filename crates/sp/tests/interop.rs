@@ -51,7 +51,7 @@ fn installed() -> Vec<&'static str> {
 
 /// A running tool, and what it has printed. Killed when dropped.
 struct Tool {
-    process: Child,
+    _process: Child,
     printed: Arc<Mutex<String>>,
 }
 
@@ -73,7 +73,7 @@ impl Tool {
                 text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
             }
         });
-        Self { process, printed }
+        Self { _process: process, printed }
     }
 
     fn printed(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
@@ -69,7 +70,10 @@ pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) {
     let socket = SockRef::from(stream);
     let mut set = socket.set_tcp_nodelay(true);
     if let Some(idle) = options.keepalive {
-        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3);
+        // The system counts in whole seconds.
+        let second = Duration::from_secs(1);
+        let (idle, interval) = (idle.max(second), (idle / 3).max(second));
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
         set = set.and(socket.set_tcp_keepalive(&keepalive));
     }
     if let Err(error) = set {
