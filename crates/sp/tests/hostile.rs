@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use common::{LONG, Raw, quick, soon};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
-use sereno_sp::{PeerEvent, Pub, Pull, Push, Refusal, Rep, Req, Respondent, SocketOptions, Sub, Surveyor};
+use sereno_sp::{
+    Error, PeerEvent, Pub, Pull, Push, Refusal, Rep, Req, Respondent, SocketOptions, Sub, Surveyor,
+};
 use sereno_testkit::{ChildHost, child, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -326,6 +328,33 @@ async fn random_bytes_after_a_good_hello_break_no_socket() {
         answer = soon("an answer", req.request("good")) => assert_eq!(answer.unwrap(), "good"),
         () = answering => {}
     }
+}
+
+#[tokio::test]
+async fn events_that_nobody_takes_are_bounded_and_their_number_is_told() {
+    let pull = Pull::new();
+    let address = pull.listen("tcp://127.0.0.1:0").await.unwrap();
+    let mut events = pull.events();
+    for _ in 0..300 {
+        let mut raw = Raw::connect(&address).await;
+        raw.send(b"no hello").await;
+        raw.ends().await;
+    }
+    eventually(LONG, "the counts", async || (pull.stats().refused_in_all() == 300).then_some(())).await;
+    let mut told = 0;
+    let missed = loop {
+        match soon("an event", events.next()).await.unwrap() {
+            Ok(PeerEvent::Refused { why: Refusal::NotSp, .. }) => told += 1,
+            Ok(other) => panic!("{other:?}"),
+            Err(Error::Missed { count }) => break count,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(told + missed, 300);
+    assert!((1..300).contains(&told), "{told}");
+    drop(Raw::connect(&address).await);
+    let event = soon("the next event", events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, PeerEvent::Refused { why: Refusal::HandshakeBroken, .. }), "{event:?}");
 }
 
 #[tokio::test]

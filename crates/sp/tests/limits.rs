@@ -6,7 +6,7 @@
 mod common;
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{LONG, Raw, quick, soon};
@@ -187,6 +187,37 @@ async fn a_socket_has_no_more_connections_than_it_may_and_a_place_that_is_free_i
     second.send(&[0, b'S', b'P', 0, 0, PUSH, 0, 0]).await;
     second.frame(b"second").await;
     assert_eq!(soon("it", pull.recv()).await.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn attempts_to_connect_become_rarer_and_start_anew_after_a_good_connection() {
+    let waits = SocketOptions::default()
+        .reconnect_first(Duration::from_millis(10))
+        .reconnect_max(Duration::from_secs(60));
+    let push = Push::with_options(waits);
+    let pull = Pull::new();
+    let address = pull.listen("tcp://127.0.0.1:0").await.unwrap();
+    drop(pull);
+    push.dial(&address).unwrap();
+    // The waits are 10, 20, 40 ms and so on, each at least half as long: that is the time which is measured.
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let (failures, elapsed) = (push.stats().dial_failures, begun.elapsed());
+    println!("{failures} attempts in {elapsed:?}");
+    let least = Duration::from_millis(5 * ((1 << (failures - 1)) - 1));
+    assert!(failures >= 1 && least <= elapsed + Duration::from_millis(50), "{failures} in {elapsed:?}");
+    let pull = Pull::new();
+    eventually(LONG, "the address", async || pull.listen(&address).await.ok()).await;
+    soon("a connection", push.connected(1)).await.unwrap();
+    // A connection that lasts for longer than the wait had become makes the next wait the first again.
+    tokio::time::sleep(begun.elapsed() * 3).await;
+    drop(pull);
+    let (before, begun) = (push.stats().dial_failures, Instant::now());
+    eventually(LONG, "more attempts", async || (push.stats().dial_failures >= before + 3).then_some(()))
+        .await;
+    println!("three more in {:?}", begun.elapsed());
+    // Else they would take at least 4.4 s.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
