@@ -158,10 +158,12 @@ impl ServerOptions {
     }
 
     pub(crate) fn surveyor(&self) -> SocketOptions {
+        // There is room for one answer of each connection besides.
+        let surplus = if self.answers_per_connection > 1 { self.max_peers } else { 64 };
         socket(&self.tls)
             .dialect(self.dialect)
             .max_message(SMALL)
-            .recv_queue(Queue::of(64))
+            .recv_queue(Queue::of(surplus))
             .max_connections(self.max_peers)
     }
 

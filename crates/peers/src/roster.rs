@@ -30,13 +30,14 @@ pub(crate) struct Roster {
     links: HashMap<u64, Link>,
     /// How many of those asked have not answered and may still.
     waiting: usize,
+    /// How many names were not heard in this survey.
+    unheard: usize,
+    /// How many names have missed the latest survey or more.
     doubtful: usize,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// The connection it was heard from last.
-    link: u64,
     /// The survey in which it was heard last.
     heard: u64,
     missed: u32,
@@ -63,6 +64,7 @@ impl Roster {
             bytes: 0,
             links: HashMap::new(),
             waiting: 0,
+            unheard: 0,
             doubtful: 0,
         }
     }
@@ -82,6 +84,7 @@ impl Roster {
             self.links.insert(id, link);
         }
         self.waiting = self.links.values().filter(|link| link.is_awaited(self.missed)).count();
+        self.unheard = self.names.len();
     }
 
     /// A connection is lost.
@@ -107,7 +110,8 @@ impl Roster {
         let name = name::parse(body).map_err(AnswerFault::Name)?;
         if let Some(known) = self.names.get_mut(name) {
             self.doubtful -= usize::from(known.missed > 0);
-            *known = Known { link: id, heard: self.survey, missed: 0 };
+            self.unheard -= usize::from(known.heard != self.survey);
+            *known = Known { heard: self.survey, missed: 0 };
             return Ok(false);
         }
         // The last name has no separator behind it.
@@ -116,7 +120,7 @@ impl Roster {
             return Err(AnswerFault::Full);
         }
         self.bytes = bytes;
-        self.names.insert(name.to_owned(), Known { link: id, heard: self.survey, missed: 0 });
+        self.names.insert(name.to_owned(), Known { heard: self.survey, missed: 0 });
         Ok(true)
     }
 
@@ -125,17 +129,10 @@ impl Roster {
         self.waiting == 0
     }
 
-    /// Whether no known name can still be heard in this survey.
+    /// Whether no known name can still be heard in this survey. Where several come by one connection nobody knows how many
+    /// are still to come: only when all have been heard it is certain.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_complete() && self.names.values().all(|known| !self.is_possible(known))
-    }
-
-    /// Whether a name that was not heard yet may be among the answers to come.
-    fn is_possible(&self, known: &Known) -> bool {
-        known.heard != self.survey
-            && self.links.get(&known.link).is_some_and(|link| {
-                !link.gone && link.asked == self.survey && (1..self.answers).contains(&link.answers)
-            })
+        self.is_complete() && (self.answers == 1 || self.unheard == 0)
     }
 
     /// Whoever was not heard in this survey has missed it. Tells whether somebody is gone.
@@ -148,7 +145,7 @@ impl Roster {
         // Links that were silent too often are awaited no longer.
         self.waiting = self.links.values().filter(|link| link.is_awaited(self.missed)).count();
         let (survey, most, before) = (self.survey, self.missed, self.names.len());
-        let (mut doubtful, mut bytes) = (0, 0);
+        let (mut doubtful, mut unheard, mut bytes) = (0, 0, 0);
         self.names.retain(|name, known| {
             if known.heard != survey {
                 known.missed = known.missed.saturating_add(1);
@@ -157,10 +154,11 @@ impl Roster {
                 return false;
             }
             doubtful += usize::from(known.missed > 0);
+            unheard += usize::from(known.heard != survey);
             bytes += name.len() + 1;
             true
         });
-        (self.doubtful, self.bytes) = (doubtful, bytes);
+        (self.doubtful, self.unheard, self.bytes) = (doubtful, unheard, bytes);
         self.names.len() != before
     }
 

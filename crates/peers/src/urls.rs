@@ -92,7 +92,7 @@ mod tests {
             ["tcp://a:1", "tcp://a:1"].into(),
             vec![address.clone()].into(),
         ] {
-            assert_eq!(urls.addresses().unwrap(), [address.clone()]);
+            assert_eq!(urls.addresses().unwrap(), std::slice::from_ref(&address));
         }
         assert!(matches!(Urls::from(Vec::<String>::new()).addresses(), Err(Error::NoAddress)));
         let bad = Urls::from(["tcp://a:1", "nonsense"]).addresses();

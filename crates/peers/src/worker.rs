@@ -107,15 +107,15 @@ impl Worker {
         let again = std::mem::take(&mut telling.again);
         let changed =
             !telling.told.as_ref().is_some_and(|told| roster.names().eq(told.iter().map(String::as_str)));
+        if changed || again {
+            self.publisher.try_send(name::join(roster.names())).ok()?;
+            count(&self.counts.publications);
+        }
         if changed {
             let names: Vec<String> = roster.names().map(str::to_owned).collect();
             tracing::debug!(peers = names.len(), "the peers have changed");
             self.board.post(names.clone());
             telling.told = Some(names);
-        }
-        if changed || again {
-            self.publisher.try_send(name::join(roster.names())).ok()?;
-            count(&self.counts.publications);
         }
         Some(())
     }
