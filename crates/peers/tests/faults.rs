@@ -8,13 +8,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    ANY, LONG, RawRespondent, client, eager, etcd_client, next, quick, server, session, soon, told, until,
+    ANY, LONG, RawRespondent, client, eager, keys, next, quick, server, session, soon, store, told, until,
 };
 use sereno_peers::sp::{self, Pub};
 use sereno_peers::{Address, Client, Error, PeersStream, PublicationFault, Server, Subscriber, etcd};
 use sereno_testkit::{ChildHost, ChildProcess, Member, Proxy, child, eventually, fresh_namespace, shared};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "entry of child processes"]
@@ -33,7 +33,7 @@ async fn child_entry() {
             tell(client.peers().unwrap()).await;
         }
         Some("etcd") => {
-            let etcd = etcd_client(&child::argument(0), &child::argument(1)).await;
+            let etcd = store(&child::argument(0), &child::argument(1)).await;
             let session = session(&etcd, 2).await;
             tell(etcd::Client::connect(&session, "g", child::argument(2)).await.unwrap().peers()).await;
         }
@@ -270,7 +270,9 @@ async fn a_client_that_went_without_a_word_is_found_out_by_its_silence_and_holds
 async fn a_subscriber_that_does_not_read_holds_up_neither_the_others_nor_the_end() {
     let server = server().await;
     let Address::Tcp { host, port } = &server.pubsub_urls()[0] else { panic!("not TCP") };
-    let mut stuck = TcpStream::connect((host.as_str(), *port)).await.unwrap();
+    let stuck = TcpSocket::new_v4().unwrap();
+    stuck.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = stuck.connect(format!("{host}:{port}").parse().unwrap()).await.unwrap();
     stuck.write_all(b"\0SP\0\0\x21\0\0").await.unwrap();
     eventually(LONG, "the subscriber", async || (server.stats().subscribers == 1).then_some(())).await;
     let long = "x".repeat(200);
@@ -278,10 +280,9 @@ async fn a_subscriber_that_does_not_read_holds_up_neither_the_others_nor_the_end
     let mut seen = clients[0].peers().unwrap();
     soon("all", seen.wait_for(|names| names.len() == 40)).await.unwrap();
     // Enough to fill every buffer on the way to it.
-    for n in 0..150 {
+    for _ in 0..150 {
         let late = Subscriber::connect_with(server.pubsub_urls(), eager()).unwrap();
         soon("the list", late.changes().wait_for(|names| names.len() == 40)).await.unwrap();
-        assert!(n < 150 && late.stats().publications > 0);
     }
     let started = Instant::now();
     server.cancel().await;
@@ -308,19 +309,13 @@ async fn clients_and_subscribers_are_cancelled_at_once_when_there_is_no_server()
 
 // ---- On etcd
 
-/// The keys of a group.
-async fn keys(etcd: &sereno_peers::core::Client) -> Vec<sereno_peers::core::KeyValue> {
-    let group = etcd.namespace().prefix("peers").unwrap().join("g").unwrap();
-    etcd.range(&group).await.unwrap().entries
-}
-
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_key_deleted_underneath_and_a_lease_that_was_revoked_are_restored() {
     use sereno_peers::core::{Op, Txn};
 
     let endpoints = shared().await;
-    let etcd = etcd_client(&endpoints[0], &fresh_namespace("restored")).await;
+    let etcd = store(&endpoints[0], &fresh_namespace("restored")).await;
     let oracle = sereno_testkit::Oracle::connect(&endpoints).await;
     let (mine, other) = (session(&etcd, 15).await, session(&etcd, 15).await);
     let one = etcd::Client::connect(&mine, "g", "one").await.unwrap();
@@ -346,7 +341,7 @@ async fn a_key_deleted_underneath_and_a_lease_that_was_revoked_are_restored() {
 #[ignore = "needs etcd: cargo xtask test"]
 async fn peers_outlive_etcd_being_killed_and_restarted_and_nothing_is_told() {
     let member = Member::single().await;
-    let etcd = etcd_client(&member.endpoint(), "restart").await;
+    let etcd = store(&member.endpoint(), "restart").await;
     let (mine, other) = (session(&etcd, 15).await, session(&etcd, 15).await);
     let one = etcd::Client::connect(&mine, "g", "one").await.unwrap();
     let _two = etcd::Client::connect(&other, "g", "two").await.unwrap();
@@ -374,9 +369,8 @@ async fn peers_outlive_etcd_being_killed_and_restarted_and_nothing_is_told() {
 async fn cancelling_while_etcd_is_away_is_bounded_and_the_key_goes_with_the_lease() {
     let member = Member::single().await;
     let proxy = Proxy::to(member.endpoint()).await;
-    let etcd = etcd_client(&proxy.endpoint(), "away").await;
-    let onlooker =
-        etcd::Subscriber::connect(&etcd_client(&member.endpoint(), "away").await, "g").await.unwrap();
+    let etcd = store(&proxy.endpoint(), "away").await;
+    let onlooker = etcd::Subscriber::connect(&store(&member.endpoint(), "away").await, "g").await.unwrap();
     let session = session(&etcd, 2).await;
     let one = etcd::Client::connect(&session, "g", "one").await.unwrap();
     let mut changes = onlooker.changes();

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use sereno_peers::core::{Client as EtcdClient, ConnectOptions, Namespace, Session, SessionOptions};
+use sereno_peers::core::{
+    Client as EtcdClient, ConnectOptions, KeyValue, Namespace, Session, SessionOptions,
+};
 use sereno_peers::{
     Address, Client, ClientOptions, Peers, PeersStream, Server, ServerOptions, Subscriber, etcd,
 };
@@ -51,7 +53,7 @@ impl World {
     }
 
     pub(crate) async fn etcd(test: &str) -> Self {
-        Self::Etcd(etcd_client(&shared().await[0], &fresh_namespace(test)).await)
+        Self::Etcd(store(&shared().await[0], &fresh_namespace(test)).await)
     }
 
     /// One more peer, as if in a process of its own.
@@ -90,7 +92,7 @@ impl Onlooker {
     }
 }
 
-pub(crate) async fn etcd_client(endpoint: &str, namespace: &str) -> EtcdClient {
+pub(crate) async fn store(endpoint: &str, namespace: &str) -> EtcdClient {
     let options = ConnectOptions::default().namespace(Namespace::new(namespace).unwrap());
     EtcdClient::connect_with([endpoint], options).await.unwrap()
 }
@@ -159,4 +161,10 @@ impl RawRespondent {
         }
         self.0.write_all(&bytes).await.unwrap();
     }
+}
+
+/// The keys of a group.
+pub(crate) async fn keys(etcd: &EtcdClient) -> Vec<KeyValue> {
+    let group = etcd.namespace().prefix("peers").unwrap().join("g").unwrap();
+    etcd.range(&group).await.unwrap().entries
 }
