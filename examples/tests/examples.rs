@@ -23,10 +23,22 @@ async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-/// Runs an example, and gives what it told when all `lines` were among it.
+/// Runs an example on an etcd, and gives what it told when all `lines` were among it.
 async fn says(name: &str, lines: &[&str]) -> String {
     let mut command = program(name);
     command.env("ETCD_ENDPOINTS", shared().await.join(","));
+    check(command, lines).await
+}
+
+/// Runs an example that needs no etcd, and gives what it told when all `lines` were among it.
+async fn says_alone(name: &str, lines: &[&str]) -> String {
+    let mut command = program(name);
+    // Nobody listens on port 1.
+    command.env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
+    check(command, lines).await
+}
+
+async fn check(command: Command, lines: &[&str]) -> String {
     let output = run(command).await;
     let told = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -105,6 +117,27 @@ async fn http_service_loses_no_request_while_it_is_restarted() {
     };
     assert!(number("requests: ") >= 20_000, "{told}");
     assert!(number("restarts: ") >= 4, "{told}");
+}
+
+#[tokio::test]
+async fn peers_ring_moves_only_the_keys_that_must_move() {
+    let (three, four) = ("peers: cache-1 cache-2 cache-3", "peers: cache-1 cache-2 cache-3 cache-4");
+    let agree = "all agree on every key: true";
+    let moved = "all that moved went to cache-4: true";
+    let told =
+        says_alone("peers_ring", &[three, agree, four, moved, "every key is where it was: true"]).await;
+    let count = told.lines().find_map(|line| line.strip_suffix(" of 1000 keys moved")).unwrap();
+    let count: usize = count.parse().unwrap();
+    assert!((150..350).contains(&count), "about a quarter: {count}");
+}
+
+#[tokio::test]
+async fn peers_proxy_follows_its_backends_and_no_connection_fails() {
+    let shared = "30 connections, each backend had [10, 10, 10]";
+    let died = "one died: true, and of 30 connections 30 succeeded";
+    let gone = "backends: 2, the dead one among them: false";
+    says_alone("peers_proxy", &["backends: 3", shared, died, gone, "backends: 3, the new one is used: true"])
+        .await;
 }
 
 #[test]
