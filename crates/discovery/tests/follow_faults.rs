@@ -108,6 +108,8 @@ async fn an_absence_with_a_compaction_is_a_resync_and_the_difference() {
     assert_eq!(tell(&mut changes).await, "updated stays stays.example.org -> seen");
 
     proxy.refuse().await;
+    // What is on its way may still arrive.
+    until(&view, "the cut", |view| view.status().source == Source::Stale).await;
     place.put("api", &host_with("stays", &json!({"name": "unseen"}))).await;
     place.put("api", &host_with("stays", &json!({"name": "new"}))).await;
     place.delete("api", "goes").await;
