@@ -114,7 +114,7 @@ async fn add_up(
             assert!(patience > 0, "what was told adds up to {sum:?} and {record}, but it is {expected:?}");
         }
         if slow {
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
         let change = tokio::time::timeout(Duration::from_secs(1), changes.next());
         let Ok(change) = change.await else { continue };
@@ -164,8 +164,9 @@ async fn many_hosts_come_and_go(stage: &Stage) {
         sessions.push(stage.session().await);
     }
     let options = DirectoryOptions::default().guard(GuardOptions::default().hold(Duration::from_secs(8)));
-    let directory = Directory::with_options(&scene.reader(), options.clone());
-    let lagging = Directory::with_options(&scene.reader(), options.backlog(4));
+    let reader = scene.reader();
+    let directory = Directory::with_options(&reader, options.clone());
+    let lagging = Directory::with_options(&reader, options.clone().backlog(4));
     let (end, over) = tokio::sync::watch::channel(None);
     let views = [follow(&directory).await, follow(&lagging).await];
     let mut streams = Vec::new();
@@ -184,7 +185,7 @@ async fn many_hosts_come_and_go(stage: &Stage) {
         let (scene, over) = (scene.clone(), over.clone());
         async move {
             idle(3000).await;
-            let view = follow(&Directory::new(&scene.reader())).await;
+            let view = follow(&Directory::with_options(&scene.reader(), options)).await;
             let stream = tokio::spawn(add_up(view.watch(), "", false, over));
             (view, stream)
         }
