@@ -11,9 +11,9 @@ use common::{
     LONG, client_of, in_order, invalid, key, keys, lease_of, next, place, reads, session, stable, told,
 };
 use sereno_seq::core::{Client, ConnectOptions, LostReason, Namespace};
-use sereno_seq::{ClaimLost, Invalid, OnLoss, Position, Sequence, SequenceOptions};
+use sereno_seq::{ClaimLost, Invalid, OnLoss, Sequence, SequenceOptions};
 use sereno_testkit::{
-    ChildHost, ChildProcess, Cluster, Member as Etcd, Proxy, child, eventually, fresh_namespace, shared,
+    ChildHost, ChildProcess, Member as Etcd, Proxy, child, eventually, fresh_namespace, shared,
 };
 
 /// The key of the only seat there is.
@@ -43,6 +43,21 @@ async fn a_deleted_seat_is_told_and_taken_again_as_the_latest_one() {
     let position = a.position().unwrap();
     assert!(position.since > since && position.epoch == 1, "{position:?}");
     in_order([&b, &a]).await;
+    // Nor is it when nobody looks before the seat is taken again.
+    let mut unread = b.positions();
+    assert_eq!(told(&next(&mut unread).await), "0/2");
+    let seats = keys(&oracle, &client, "g/seats/").await;
+    for seat in seats {
+        assert!(oracle.delete(key(&client, &format!("g/seats/{seat}"))).await);
+    }
+    eventually(LONG, "both to be back", async || {
+        let again = (a.position().ok()?, b.position().ok()?);
+        (again.0.since > position.since && again.1.since > position.since).then_some(())?;
+        (again.0.count == 2 && again.1.count == 2).then_some(())
+    })
+    .await;
+    assert_eq!(next(&mut unread).await, Err(Invalid::SeatLost));
+    assert!(next(&mut unread).await.is_ok());
 }
 
 #[tokio::test]
@@ -252,8 +267,9 @@ async fn what_could_not_be_said_to_etcd_in_time_leaves_nobody_behind() {
     let outcomes = tokio::join!(compact.join(), stable_group.join(), leaves.claim());
     assert!(outcomes.0.is_err() && outcomes.1.is_err() && outcomes.2.is_err());
     proxy.blackhole().await;
-    let outcomes = tokio::join!(leaves.leave(), leaves_too.leave());
-    assert!(outcomes.0.is_err() && outcomes.1.is_err());
+    // What is sent now arrives when nobody waits for it any more.
+    let outcomes = tokio::join!(leaves.leave(), leaves_too.leave(), compact.join(), stable_group.join());
+    assert!(outcomes.0.is_err() && outcomes.1.is_err() && outcomes.2.is_err() && outcomes.3.is_err());
     proxy.pass().await;
     reads(&stays, "0/1").await;
     reads(&slot, "0/1").await;
@@ -330,13 +346,10 @@ async fn a_stopped_process_finds_its_position_and_claim_ended_the_moment_it_wake
     assert_eq!(process.line().await, "0/1");
     let member = Sequence::new(&session, "g").join().await.unwrap();
     assert_eq!(process.line().await, "0/2");
-    // It looks at the clock in a loop of its own, without a runtime, and says what it finds when the loop was held up.
-    process.send("look");
-    assert_eq!(process.line().await, "looking");
     process.pause();
     reads(&member, "0/1").await;
-    // So that it can tell this from being slow.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // It waits for these words on a thread of its own, and looks at once when it can run again.
+    process.send("look");
     process.resume();
     let mut lines = Vec::new();
     while !(lines.iter().any(|line| line == "1/2")
@@ -344,7 +357,9 @@ async fn a_stopped_process_finds_its_position_and_claim_ended_the_moment_it_wake
     {
         lines.push(process.line().await);
     }
-    assert!(lines.contains(&"woken: invalid, claim invalid".to_owned()), "{lines:?}");
+    // One that was slow to look may be at its next position already.
+    let woken = ["woken: invalid, claim invalid".to_owned(), "woken: 1/2, claim invalid".to_owned()];
+    assert!(woken.iter().any(|woken| lines.contains(woken)), "{lines:?}");
     assert!(lines.contains(&"invalid".to_owned()), "told in between: {lines:?}");
     reads(&member, "0/2").await;
 }
@@ -365,84 +380,15 @@ async fn child_entry() {
         if child::hear().as_deref() != Some("look") {
             return;
         }
-        child::say("looking");
-        let mut before = Instant::now();
-        loop {
-            std::thread::sleep(Duration::from_millis(1));
-            if before.elapsed() > Duration::from_millis(1900) {
-                let claimed = if claim.is_valid() { "valid" } else { "invalid" };
-                child::say(&format!("woken: {}, claim {claimed}", told(&looked.position())));
-                return;
-            }
-            before = Instant::now();
-        }
+        let (standing, claimed) = (looked.position(), claim.is_valid());
+        child::say(&format!(
+            "woken: {}, claim {}",
+            told(&standing),
+            if claimed { "valid" } else { "invalid" }
+        ));
     });
     let mut positions = member.positions();
     while let Some(standing) = positions.next().await {
         child::say(&told(&standing));
     }
-}
-
-#[tokio::test]
-#[ignore = "needs a real etcd: three members"]
-async fn on_three_members_the_index_is_the_order_of_joining_through_whichever_one_joins() {
-    let cluster = Cluster::start(3).await;
-    let mut sessions = Vec::new();
-    let mut members = Vec::new();
-    let mut streams = Vec::new();
-    for n in 0..6 {
-        let client = client_of(&cluster.endpoints()[n % 3], "three").await;
-        let session = session(&client, 15).await;
-        members.push(Sequence::new(&session, "g").join().await.unwrap());
-        sessions.push(session);
-        in_order(&members).await;
-        let mut stream = members[n].positions();
-        assert_eq!(told(&next(&mut stream).await), format!("{n}/{}", n + 1));
-        streams.push(stream);
-    }
-    for (n, stream) in streams.iter_mut().enumerate() {
-        loop {
-            let Ok(Position { index, count, .. }) = next(stream).await else { panic!("no one was lost") };
-            assert_eq!(index, n, "nobody's index changes when another one joins");
-            if count == 6 {
-                break;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs a real etcd: three members"]
-async fn members_outlive_the_leader_of_a_cluster_without_a_flap() {
-    let cluster = Cluster::start(3).await;
-    let mut members = Vec::new();
-    let mut sessions = Vec::new();
-    for _ in 0..3 {
-        let options = ConnectOptions::default().namespace(Namespace::new("leader").unwrap());
-        let client = Client::connect_with(cluster.endpoints(), options).await.unwrap();
-        let session = session(&client, 30).await;
-        members.push(Sequence::new(&session, "g").join().await.unwrap());
-        sessions.push(session);
-    }
-    in_order(&members).await;
-    let claim = members[2].claim().await.unwrap();
-    let mut streams: Vec<_> = members.iter().map(sereno_seq::Member::positions).collect();
-    for (n, stream) in streams.iter_mut().enumerate() {
-        assert_eq!(told(&next(stream).await), format!("{n}/3"));
-    }
-    cluster.kill_leader().await;
-    let group = Sequence::new(&sessions[0], "g");
-    let late = eventually(LONG, "joining to work again", async || group.join().await.ok()).await;
-    for (n, stream) in streams.iter_mut().enumerate() {
-        loop {
-            let standing = next(stream).await;
-            assert_eq!(standing.as_ref().map(|position| position.index), Ok(n), "a flap");
-            if told(&standing) == format!("{n}/4") {
-                break;
-            }
-        }
-    }
-    assert!(claim.is_valid());
-    assert!(sessions.iter().all(|session| session.epoch().number() == 1));
-    assert!(late.position().is_ok());
 }
