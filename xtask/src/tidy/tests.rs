@@ -185,6 +185,10 @@ fn every_recipe_has_the_same_files() {
         Workspace::clean().remove(&path).finds(&[&format!("{path}:1: skeleton: is missing")]);
     }
     Workspace::clean()
+        .remove("crates/counter/tests/basic.rs")
+        .put("crates/counter/tests/basic/main.rs", "")
+        .finds(&[]);
+    Workspace::clean()
         .remove(HANDLE_FILE)
         .finds(&["crates/counter/src:1: skeleton: has no file for the handle"]);
     Workspace::clean()

@@ -1,7 +1,5 @@
 //! What the tests of choosing share.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

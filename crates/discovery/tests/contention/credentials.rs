@@ -1,14 +1,9 @@
 //! The record of a service: shared by its public hosts, wiped by nobody.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_register;
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common_register::{LONG, Place, private, public, registered, same};
+use crate::common_register::{LONG, Place, private, public, registered, same};
 use serde_json::json;
 use sereno_discovery::core::{Client, Namespace};
 use sereno_discovery::{Credentials, RecordState, Registration, ServiceNews};
@@ -242,7 +237,7 @@ async fn what_changes_while_the_watch_is_cut_off_is_not_missed_compacted_or_not(
     let place = Place::on(&member).await;
     let proxy = Proxy::to(member.endpoint()).await;
     let client = Client::connect([proxy.endpoint()]).await.unwrap();
-    let registry = place.registry_on(&common_register::session(&client, 30).await);
+    let registry = place.registry_on(&crate::common_register::session(&client, 30).await);
     let one = registered(&registry, "api", public("h-1", "0")).await;
     for round in 1..=4 {
         let password = round.to_string();

@@ -1,8 +1,5 @@
 //! One story through the traits, told of the fakes and of the real ones.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::{Duration, Instant};

@@ -1,13 +1,8 @@
 //! Looking services up. Each test does so twice: by reading etcd, and in a view that follows.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::collections::BTreeSet;
 
-use common_directory::{CANARY, Place, host, host_with, next_host, on_shard, until, uuids};
+use crate::common_directory::{CANARY, Place, host, host_with, next_host, on_shard, until, uuids};
 use serde_json::json;
 use sereno_discovery::{Directory, DirectoryOptions, Error, Host, Lookup, Service, View, core};
 

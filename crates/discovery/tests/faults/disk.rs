@@ -1,14 +1,9 @@
 //! A view on disk, and what is logged of what cannot be used.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common_directory::{CANARY, LONG, Place, Scene, files, host, host_with, next, tell};
+use crate::common_directory::{CANARY, LONG, Place, Scene, files, host, host_with, next, tell};
 use serde_json::{Value, json};
 use sereno_discovery::core::{Client, ConnectOptions};
 use sereno_discovery::{Change, Directory, DirectoryOptions, Error, Source};

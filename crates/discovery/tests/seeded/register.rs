@@ -1,8 +1,5 @@
 //! Registrations under faults that a seed decides: no etcd is needed. `cargo xtask test --seed <n>` plays one again.
 
-// A test may fail; helpers are test code too, which the lint cannot see.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,15 +1,10 @@
 //! Following a service: the view, and what is told of it, while nothing breaks.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common_directory::{
+use crate::common_directory::{
     CANARY, LONG, Place, host, host_with, next, next_host, on_shard, tell, told, until, uuids,
 };
 use futures_core::Stream;

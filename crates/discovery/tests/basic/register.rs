@@ -1,13 +1,8 @@
 //! Registering, updating and stopping while nothing breaks.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_register;
-
 use std::time::{Duration, Instant};
 
-use common_register::{LONG, Place, private, public, registered, same};
+use crate::common_register::{LONG, Place, private, public, registered, same};
 use serde_json::{Value, json};
 use sereno_discovery::core::{Change, Client, KeyError, Namespace, Watcher};
 use sereno_discovery::{Credentials, Error, RegistrationState, Registry, core};

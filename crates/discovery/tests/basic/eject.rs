@@ -1,13 +1,8 @@
 //! Leaving hosts out that fail, and letting them back.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod choosing;
-
 use std::time::Duration;
 
-use choosing::{STRATEGIES, by, eject, hosts, is_ejected, shares, wait};
+use crate::choosing::{STRATEGIES, by, eject, hosts, is_ejected, shares, wait};
 use proptest::prelude::*;
 use sereno_discovery::core::pace;
 use sereno_discovery::{Balancer, BalancerOptions, Strategy as By};

@@ -1,13 +1,8 @@
 //! What breaks underneath, and what becomes of a registration then.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_register;
-
 use std::time::{Duration, Instant};
 
-use common_register::{LONG, Place, impatient, private, public, registered, session, stands};
+use crate::common_register::{LONG, Place, impatient, private, public, registered, session, stands};
 use sereno_discovery::core::{Client, ConnectOptions};
 use sereno_discovery::{Error, Registration, RegistrationState, Registry, RegistryOptions};
 use sereno_testkit::{ChildHost, Member, Proxy, child, eventually};
@@ -111,8 +106,10 @@ async fn a_host_is_back_after_a_long_outage_as_it_was_made_meanwhile() {
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_process_that_was_stopped_for_long_is_registered_again_within_its_time_to_live() {
     let place = Place::shared("stopped").await;
-    let mut process =
-        ChildHost::new("child_entry", "host").argument(&place.endpoint).argument(&place.root).spawn();
+    let mut process = ChildHost::new("register::child_entry", "host")
+        .argument(&place.endpoint)
+        .argument(&place.root)
+        .spawn();
     let key = format!("{}/services/api/{}", place.root, process.wait_for("registered", LONG).await);
     let is_there = async || place.oracle.get(key.clone()).await.map(|_| ());
     eventually(LONG, "the host", is_there).await;

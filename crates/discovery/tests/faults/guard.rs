@@ -1,13 +1,8 @@
 //! Many hosts going at once: on paused time, against a server in the process. No etcd is needed.
 
-// A test may fail; helpers are test code too, which the lint cannot see.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::time::Duration;
 
-use common_directory::{Scene, host, host_with, next, tell, told, uuids};
+use crate::common_directory::{Scene, host, host_with, next, tell, told, uuids};
 use serde_json::json;
 use sereno_discovery::core::{Conflict, Presence, Session};
 use sereno_discovery::{Change, Directory, DirectoryOptions, Error, GuardOptions, View};

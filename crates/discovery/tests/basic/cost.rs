@@ -1,13 +1,8 @@
 //! What many registrations cost.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_register;
-
 use std::time::Instant;
 
-use common_register::{LONG, Place, private, stands};
+use crate::common_register::{LONG, Place, private, stands};
 use sereno_discovery::RegistrationState;
 use sereno_testkit::{Member, eventually};
 

@@ -1,14 +1,9 @@
 //! Passwords are seen by whom they are meant for, and nowhere else.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_register;
-
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
-use common_register::{Place, public, registered};
+use crate::common_register::{Place, public, registered};
 use sereno_discovery::{Error, Registry, Secret, Service};
 use sereno_testkit::eventually;
 use tracing::field::{Field, Visit};
@@ -73,7 +68,7 @@ async fn no_password_is_in_any_debug_text_error_or_log_line() {
     let broken = format!(r#"{{"name":"api","password":["{CANARY}"]}}"#);
     for record in [extra, broken, format!("{CANARY} {{"), "null".into()] {
         let revision = place.put_record("api", &record).await;
-        let heard = eventually(common_register::LONG, "the news", async || {
+        let heard = eventually(crate::common_register::LONG, "the news", async || {
             registration.news().filter(|news| news.revision >= revision)
         });
         shown.push(format!("{:?}", heard.await));

@@ -1,13 +1,8 @@
 //! What breaks underneath, and what a view says then.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::time::{Duration, Instant};
 
-use common_directory::{LONG, Place, Scene, client_of, host, host_with, tell, told, until, uuids};
+use crate::common_directory::{LONG, Place, Scene, client_of, host, host_with, tell, told, until, uuids};
 use serde_json::json;
 use sereno_discovery::core;
 use sereno_discovery::{Directory, DirectoryOptions, Error, Source};

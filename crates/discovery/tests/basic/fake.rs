@@ -1,8 +1,5 @@
 //! The registry and the directory that tests of a user's code can have instead of etcd.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,16 +1,11 @@
 //! Following a service under faults that a seed decides, and what lookups cost: no etcd is needed. `cargo xtask test --seed
 //! <n>` plays a seed again.
 
-// A test may fail; helpers are test code too, which the lint cannot see.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common_directory;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common_directory::{Scene, host, host_with, next};
+use crate::common_directory::{Scene, host, host_with, next};
 use serde_json::{Value, json};
 use sereno_discovery::core::{Conflict, Op, Presence, Session, Txn, chance};
 use sereno_discovery::{Change, Changes, Directory, DirectoryOptions, GuardOptions, Host, View};

@@ -1,14 +1,9 @@
 //! Choosing among hosts.
 
-// Helpers are test code too; the lint only knows functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod choosing;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use choosing::{STRATEGIES, by, hosts, shares};
+use crate::choosing::{STRATEGIES, by, hosts, shares};
 use proptest::prelude::*;
 use sereno_discovery::core::chance;
 use sereno_discovery::{Balancer, BalancerOptions, Error, Host, Picked, Strategy as By};
