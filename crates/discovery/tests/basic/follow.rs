@@ -157,6 +157,55 @@ async fn several_watchers_see_the_same_history_in_the_same_order() {
     assert_eq!(hosts.len(), histories[0].1.len());
 }
 
+/// One step of a host after the other, up to a last host.
+async fn step_by_step(mut changes: Changes) -> BTreeMap<String, u32> {
+    let mut steps = BTreeMap::new();
+    let step = |host: &Host| format!("{}", host.weight).parse::<u32>().unwrap();
+    while !steps.contains_key("last") {
+        match next(&mut changes).await {
+            Change::Snapshot(hosts) => steps.extend(hosts.iter().map(|host| (host.uuid.clone(), step(host)))),
+            Change::Added(host) => assert_eq!(steps.insert(host.uuid.clone(), step(&host)), None),
+            Change::Updated { new, .. } => {
+                let before = steps.insert(new.uuid.clone(), step(&new)).unwrap();
+                assert_eq!(before + 5, step(&new), "no step is left out, and none goes back");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    steps
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn streams_that_are_made_while_hosts_change_see_every_step_from_there_on() {
+    let place = Arc::new(Place::new("steps").await);
+    let view = place.directory().follow("api").await.unwrap();
+    let writer = tokio::spawn({
+        let place = place.clone();
+        async move {
+            for n in 0..500 {
+                place.put("api", &host_with(&format!("h{}", n % 5), &json!({ "weight": n }))).await;
+            }
+            place.put("api", &host("last")).await;
+        }
+    });
+    let mut streams = Vec::new();
+    while !writer.is_finished() {
+        if streams.len() < 200 {
+            streams.push(tokio::spawn(step_by_step(view.watch())));
+        }
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    writer.await.unwrap();
+    println!("{} streams made meanwhile", streams.len());
+    for stream in streams {
+        let steps = tokio::time::timeout(LONG, stream).await.unwrap().unwrap();
+        let steps: Vec<u32> = steps.into_values().collect();
+        assert_eq!(steps, [495, 496, 497, 498, 499, 1]);
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_stream_that_is_not_read_gets_a_resync_is_right_and_holds_up_nobody() {
