@@ -30,6 +30,8 @@ mod memory;
 #[cfg(feature = "bench")]
 mod messages;
 #[cfg(feature = "bench")]
+mod pipelines;
+#[cfg(feature = "bench")]
 mod plan;
 #[cfg(feature = "bench")]
 mod sample;

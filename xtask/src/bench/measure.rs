@@ -11,7 +11,7 @@ use super::case::Case;
 use super::link::Link;
 use super::plan::Plan;
 use super::table::table;
-use super::{counting, embedded, lookup, membership, messages, sockets, waking};
+use super::{counting, embedded, lookup, membership, messages, pipelines, sockets, waking};
 use crate::flags::Bench;
 use crate::outcome::Outcome;
 
@@ -52,6 +52,8 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
         lookup::MANY,
         sockets::NAME,
         sockets::SPLIT,
+        pipelines::NAME,
+        pipelines::STALLED,
         embedded::START,
         embedded::PUTS,
         embedded::MEMORY,
@@ -71,6 +73,8 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
             lookup::MANY => lookup::many(link).await?,
             sockets::NAME => sockets::measure(plan).await?,
             sockets::SPLIT => sockets::split().await?,
+            pipelines::NAME => pipelines::measure(plan, link).await?,
+            pipelines::STALLED => pipelines::stalled(link).await?,
             embedded::START => embedded::start().await?,
             embedded::PUTS => embedded::puts(plan).await?,
             _ => embedded::million().await?,

@@ -12,7 +12,7 @@ const LEGEND: &str = "\
 ours      medians of windows that took turns with those of the other columns; what was counted is checked in etcd at the
           end, and that each message came once and in order by its subscriber
 raw       counter: as many tasks that put with etcd-client; publish: one task that puts the payload; wake,
-          visible, many-hosts: one put
+          visible, many-hosts: one put; pipes: what the case names
 textbook  counter: get, then put if nobody else has, else wait a moment (1 to 16 ms, at random) and begin again;
           seq: a lease for each member, and the whole group read again at each event, as etcdseq (Go) does;
           sp: what the case names, in the same process (zeromq's crate, no wire in common) or in two of its own;
