@@ -120,6 +120,13 @@ async fn http_service_loses_no_request_while_it_is_restarted() {
 }
 
 #[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn pipes_carry_each_message_to_every_group_and_again_when_it_was_not_acknowledged() {
+    let billing = "billing has 100, of which 1 came again";
+    says("pipes", &["group audit", "group billing", "audit has 100", billing]).await;
+}
+
+#[tokio::test]
 async fn peers_ring_moves_only_the_keys_that_must_move() {
     let (three, four) = ("peers: cache-1 cache-2 cache-3", "peers: cache-1 cache-2 cache-3 cache-4");
     let agree = "all agree on every key: true";
@@ -144,7 +151,7 @@ async fn peers_proxy_follows_its_backends_and_no_connection_fails() {
 fn without_an_etcd_an_example_fails_with_a_reason() {
     let start = Instant::now();
     // All at once: each takes as long as a client tries to connect.
-    let names = ["counter", "waitgroup", "pubsub", "keepalive", "id", "session", "seq", "http_service"];
+    let names = ["counter", "waitgroup", "pubsub", "keepalive", "id", "session", "seq", "http_service", "pipes"];
     let running = names.map(|name| {
         let mut command = program(name);
         // Nobody listens on port 1.
