@@ -1,4 +1,4 @@
-//! How fast messages go: `cargo run --release -p sereno-sp --example throughput -- [push|req|batch] [tcp|ipc|inproc] [bytes] [seconds] [window]`.
+//! How fast messages go: `cargo run --release -p sereno-sp --example throughput -- [push|batch|share|req] [tcp|ipc|inproc] [bytes] [seconds] [pullers or window]`.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let rate = match kind.as_str() {
         "push" | "batch" => push(&address, Bytes::from(vec![7; size]), time, kind == "batch").await?,
+        "share" => share(&address, Bytes::from(vec![7; size]), time, argument(4, "2").parse()?).await?,
         "req" => {
             let window = argument(4, "256").parse()?;
             request(&address, Bytes::from(vec![7; size]), time, window).await?
@@ -29,6 +30,50 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("{kind} {transport} {size} B: {rate:.0} messages/s");
     Ok(())
+}
+
+/// One who pushes to several who pull.
+async fn share(address: &str, body: Bytes, time: Duration, pullers: usize) -> sereno_sp::Result<f64> {
+    let push = Push::new();
+    let address = push.listen(address).await?;
+    let mut receiving = Vec::new();
+    for _ in 0..pullers {
+        let pull = Pull::new();
+        pull.dial(&address)?;
+        receiving.push(tokio::spawn(async move {
+            let mut count = 0_u64;
+            while !pull.recv().await?.is_empty() {
+                count += 1;
+            }
+            Ok::<_, sereno_sp::Error>(count)
+        }));
+    }
+    push.connected(pullers).await?;
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        for _ in 0..256 {
+            push.send(body.clone()).await?;
+        }
+    }
+    let mut counts = Vec::new();
+    // A puller that has had its end does not pull any more, and another has the next.
+    while counts.len() < pullers {
+        push.send(Bytes::new()).await?;
+        let mut rest = Vec::new();
+        for receiving in receiving.drain(..) {
+            if receiving.is_finished() {
+                counts.extend(receiving.await.ok().and_then(Result::ok));
+            } else {
+                rest.push(receiving);
+            }
+        }
+        receiving = rest;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let rate = counts.iter().sum::<u64>() as f64 / begun.elapsed().as_secs_f64();
+    println!("shared as {counts:?}");
+    push.close().await;
+    Ok(rate)
 }
 
 /// Requests that are answered at once, each with nothing, as a pipeline with acknowledgements has them.

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::{Engine, Entered};
-use crate::frame::{Decoder, Encoder, Frame, Parts, Style};
+use crate::frame::{Decoder, Encoder, Frame, Parts};
 use crate::hello;
 use crate::role::Role;
 use crate::stats::{Refusal, add};
+use crate::sync::give_way;
 use crate::transport::{Raw, Stream};
 
 /// Both directions of a connection after the hello.
@@ -41,6 +42,8 @@ impl From<io::Error> for End {
 
 /// Exchanges hellos. The caller bounds the time.
 pub(crate) async fn handshake<R: Role>(engine: &Engine<R>, raw: Raw) -> Result<Pipe, Refusal> {
+    #[cfg(feature = "tls")]
+    use crate::frame::Style;
     let (stream, style) = match raw {
         Raw::Stream(stream, style) => (stream, style),
         #[cfg(feature = "tls")]
@@ -148,19 +151,6 @@ async fn write<R: Role>(engine: &Arc<Engine<R>>, link: &R::Link, sink: &mut Sink
             }
         }
     }
-}
-
-/// Lets the other half of the connection, and then other tasks, have their turn.
-async fn give_way() {
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What a writer has taken and not written yet. Dropping it gives it back to the role.

@@ -16,7 +16,7 @@ use crate::role::Role;
 use crate::slots::Slots;
 use crate::socket::{Socket, socket};
 use crate::stats::{Refusal, add};
-use crate::sync::lock;
+use crate::sync::{give_way, lock};
 
 /// How much a connection takes at once when there are others that could have it.
 const SHARED_WRITE: usize = 16 * 1024;
@@ -94,8 +94,28 @@ struct Queue {
     messages: VecDeque<Bytes>,
     /// Connections that have nothing to write. The one that has waited longest gets the next message.
     idle: VecDeque<(u64, Waker)>,
+    /// Connections that were called from there and have not come yet.
+    called: Vec<u64>,
     connections: usize,
     ended: bool,
+}
+
+impl Queue {
+    /// The connection to wake for what is in the queue.
+    fn call(&mut self) -> Option<Waker> {
+        if self.messages.is_empty() {
+            return None;
+        }
+        let (id, writer) = self.idle.pop_front()?;
+        self.called.push(id);
+        Some(writer)
+    }
+
+    /// A connection is there, or gone: either way it is not to be called.
+    fn uncall(&mut self, link: u64) {
+        self.idle.retain(|(id, _)| *id != link);
+        self.called.retain(|id| *id != link);
+    }
 }
 
 impl PushRole {
@@ -110,15 +130,15 @@ impl PushRole {
             return Err(Error::Closed);
         }
         add(&mut queue.messages);
-        let writer = queue.idle.pop_front();
+        let writer = queue.call();
         drop(queue);
         wake(writer);
         Ok(())
     }
 }
 
-fn wake(writer: Option<(u64, Waker)>) {
-    if let Some((_, writer)) = writer {
+fn wake(writer: Option<Waker>) {
+    if let Some(writer) = writer {
         writer.wake();
     }
 }
@@ -142,9 +162,9 @@ impl Role for PushRole {
     fn detach(engine: &Arc<Engine<Self>>, link: &u64) {
         let mut queue = lock(&engine.role.queue);
         queue.connections -= 1;
-        queue.idle.retain(|(id, _)| id != link);
+        queue.uncall(*link);
         // This one may have been woken for a message that it does not take any more.
-        let writer = if queue.messages.is_empty() { None } else { queue.idle.pop_front() };
+        let writer = queue.call();
         drop(queue);
         wake(writer);
     }
@@ -159,15 +179,19 @@ impl Role for PushRole {
         batch: &mut VecDeque<Frame>,
     ) -> Result<(), Option<Refusal>> {
         let role = &engine.role;
+        if lock(&role.queue).connections > 1 {
+            // Those who were called have their turn before this one takes more.
+            give_way().await;
+        }
         std::future::poll_fn(|context| {
             let mut queue = lock(&role.queue);
+            queue.uncall(*link);
             if queue.messages.is_empty() {
-                queue.idle.retain(|(id, _)| id != link);
                 queue.idle.push_back((*link, context.waker().clone()));
                 return Poll::Pending;
             }
             // A share for everybody who could take one, this connection included, so that what a stalled peer keeps is little.
-            let share = queue.messages.len().div_ceil(queue.idle.len() + 1);
+            let share = queue.messages.len().div_ceil(queue.idle.len() + queue.called.len() + 1);
             let most = if queue.connections > 1 { SHARED_WRITE } else { WRITE };
             let (mut slots, mut size) = (0, 0);
             while let Some(body) = queue.messages.front() {
@@ -179,7 +203,7 @@ impl Role for PushRole {
                 batch.extend(queue.messages.pop_front().map(Frame::plain));
             }
             engine.took(batch.len());
-            let next = if queue.messages.is_empty() { None } else { queue.idle.pop_front() };
+            let next = queue.call();
             drop(queue);
             wake(next);
             role.slots.give_back(slots);
@@ -200,7 +224,7 @@ impl Role for PushRole {
             taken += engine.role.slots.cost(frame.body.len());
             queue.messages.push_front(frame.body);
         }
-        let writer = queue.idle.pop_front();
+        let writer = queue.call();
         drop(queue);
         engine.role.slots.owe(taken);
         wake(writer);

@@ -137,6 +137,32 @@ async fn each_pushed_message_goes_to_one_puller_and_those_who_are_free_share_the
 }
 
 #[tokio::test]
+async fn a_batch_is_shared_by_all_who_are_free() {
+    let push = Push::new();
+    let address = push.listen("tcp://127.0.0.1:0").await.unwrap();
+    let pullers = [Pull::new(), Pull::new(), Pull::new()];
+    for pull in &pullers {
+        pull.dial(&address).unwrap();
+    }
+    push.connected(3).await.unwrap();
+    let mut before = [0; 3];
+    for round in 1..=10 {
+        push.send_all(&mut (0..30_u8).map(|number| Bytes::from(vec![number])).collect()).await.unwrap();
+        let counts = || pullers.each_ref().map(|pull| pull.stats().messages_in);
+        let all = async || (counts().iter().sum::<u64>() == 30 * round).then_some(());
+        eventually(LONG, "all", all).await;
+        println!("{:?}", counts());
+        for (count, before) in counts().into_iter().zip(&mut before) {
+            assert!(
+                std::mem::replace(before, count) < count,
+                "everybody has a part of each batch: {:?}",
+                counts()
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn batches_are_sent_and_received_whole_and_in_order() {
     let (push, pull) = (Push::new(), Pull::with_options(SocketOptions::default().recv_queue(Queue::of(16))));
     pull.dial(push.listen("inproc://batches").await.unwrap()).unwrap();
