@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     LONG, at_least_once, client_of, destination, join, key, keys, lease_of, member_keys, place, register,
-    session, soon, take, take_all, with,
+    session, soon, take, take_all,
 };
 use sereno_pipes::sp::Push;
 use sereno_pipes::{Destination, Error, Group, GroupOptions, MemberState, RegistrationState};

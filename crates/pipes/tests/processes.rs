@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::{
-    LONG, MODES, at_least_once, client_of, destination, join, key, keys, register, session, soon, take, text,
-    with,
+    LONG, MODES, at_least_once, client_of, destination, join, keys, register, session, soon, take, text, with,
 };
 use sereno_pipes::{Destination, Group, MemberState, Mode, WhenFull};
 use sereno_testkit::{ChildHost, ChildProcess, child, eventually, fresh_namespace, shared};
