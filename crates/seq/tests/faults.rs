@@ -8,20 +8,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    LONG, client_of, in_order, invalid, key, keys, lease_of, next, place, reads, session, stable, told,
+    LONG, client_of, in_order, invalid, key, keys, lease_of, next, place, reads, seat, session, stable, told,
 };
 use sereno_seq::core::{Client, ConnectOptions, LostReason, Namespace};
 use sereno_seq::{ClaimLost, Invalid, OnLoss, Sequence, SequenceOptions};
 use sereno_testkit::{
     ChildHost, ChildProcess, Member as Etcd, Proxy, child, eventually, fresh_namespace, shared,
 };
-
-/// The key of the only seat there is.
-async fn seat(oracle: &sereno_testkit::Oracle, client: &Client, group: &str) -> Vec<u8> {
-    let seats = keys(oracle, client, &format!("{group}/seats/")).await;
-    assert_eq!(seats.len(), 1, "{seats:?}");
-    key(client, &format!("{group}/seats/{}", seats[0]))
-}
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
