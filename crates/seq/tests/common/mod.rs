@@ -56,6 +56,13 @@ pub(crate) async fn lease_of(oracle: &Oracle, key: Vec<u8>) -> i64 {
     oracle.client().get(key, None).await.unwrap().kvs().first().expect("the key is there").lease()
 }
 
+/// The key of the only seat there is.
+pub(crate) async fn seat(oracle: &Oracle, client: &Client, group: &str) -> Vec<u8> {
+    let seats = keys(oracle, client, &format!("{group}/seats/")).await;
+    assert_eq!(seats.len(), 1, "{seats:?}");
+    key(client, &format!("{group}/seats/{}", seats[0]))
+}
+
 /// What a member is, in short.
 pub(crate) fn told(standing: &Standing) -> String {
     match standing {
