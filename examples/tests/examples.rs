@@ -151,7 +151,8 @@ async fn peers_proxy_follows_its_backends_and_no_connection_fails() {
 fn without_an_etcd_an_example_fails_with_a_reason() {
     let start = Instant::now();
     // All at once: each takes as long as a client tries to connect.
-    let names = ["counter", "waitgroup", "pubsub", "keepalive", "id", "session", "seq", "http_service", "pipes"];
+    let names =
+        ["counter", "waitgroup", "pubsub", "keepalive", "id", "session", "seq", "http_service", "pipes"];
     let running = names.map(|name| {
         let mut command = program(name);
         // Nobody listens on port 1.
