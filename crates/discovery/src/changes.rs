@@ -116,32 +116,3 @@ impl fmt::Debug for Changes {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use sereno_core::{Client, ConnectOptions};
-
-    use super::*;
-    use crate::directory_options::DirectoryOptions;
-    use crate::keys::Keys;
-
-    #[tokio::test]
-    async fn what_is_in_the_picture_already_is_not_told_again() {
-        let client = Client::lazy(["127.0.0.1:1"], ConnectOptions::default()).unwrap();
-        let keys = Keys::new("/").unwrap();
-        let handle = Handle::follow(&client, &keys, &DirectoryOptions::default(), "api").unwrap();
-        let key = keys.host("api", "a").unwrap();
-        let put = |name: &str| Notice::Put { key: key.clone(), host: Arc::new(Host::new(name)) };
-        let query = Query { service: "api".into(), shard: None };
-        let mut changes = Changes::new(Arc::new(handle), query);
-        assert!(matches!(changes.next().await, Some(Ok(Change::Snapshot(hosts))) if hosts.is_empty()));
-        changes.put(key.clone(), Arc::new(Host::new("second")));
-        changes.seen = 2;
-        for (seq, name) in [(1, "first"), (2, "second"), (3, "third")] {
-            changes.mailbox.push(seq, put(name));
-        }
-        assert!(matches!(changes.next().await, Some(Ok(Change::Added(host))) if host.hostname == "second"));
-        let Some(Ok(Change::Updated { old, new })) = changes.next().await else { panic!("the third") };
-        assert_eq!((old.hostname.as_str(), new.hostname.as_str()), ("second", "third"));
-    }
-}

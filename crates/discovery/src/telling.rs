@@ -113,3 +113,33 @@ impl Telling {
 fn concerns(query: &Query, host: &Host) -> bool {
     query.shard().is_none_or(|shard| host.shard == shard)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::keys::Keys;
+
+    #[test]
+    fn what_is_in_the_picture_already_is_not_told_again() {
+        let key = Keys::new("/").unwrap().host("api", "a").unwrap();
+        let host = |name: &str| Arc::new(Host::new(name));
+        let query = Query { service: "api".into(), shard: None };
+        let picture = Picture { seq: 2, hosts: vec![(key.clone(), host("second"))], record: None };
+        let (mut telling, mailbox) = (Telling::new(&query, picture), Mailbox::new(8));
+        // What came before the picture was taken, and waited in the mailbox.
+        for (seq, name) in [(1, "first"), (2, "second"), (3, "third")] {
+            mailbox.push(seq, Notice::Put { key: key.clone(), host: host(name) });
+        }
+        let mut next = || {
+            let none = || Picture { seq: 0, hosts: Vec::new(), record: None };
+            telling.poll(&mailbox, none, &mut Context::from_waker(Waker::noop()))
+        };
+        let Poll::Ready(Some(Ok(Change::Snapshot(hosts)))) = next() else { panic!("the picture") };
+        assert_eq!(hosts, [host("second")]);
+        let Poll::Ready(Some(Ok(Change::Updated { old, new }))) = next() else { panic!("the third") };
+        assert_eq!((old, new), (host("second"), host("third")));
+        assert!(next().is_pending());
+    }
+}
