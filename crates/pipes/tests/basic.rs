@@ -84,6 +84,14 @@ async fn a_join_waits_for_the_destination_without_a_trace_and_is_cancelled_at_on
     assert_eq!(member_keys(&client, &oracle, "d", "g").await.len(), 1, "the cancelled one is no member");
     assert_eq!(sender.send("hello").await.unwrap(), 1, "joined: what is sent from now on goes to the group");
     assert_eq!(take(&member).await, "hello");
+    let mut others = Vec::new();
+    for n in 0..20 {
+        let other = join(&session, "d", &format!("g{n}"), GroupOptions::default()).await;
+        assert!(other.status().address.is_some());
+        assert_eq!(sender.send("all").await.unwrap(), n + 2, "nobody has to wait after joining");
+        assert_eq!(take(&other).await, "all");
+        others.push(other);
+    }
 
     let options = GroupOptions::default().wait(Some(Duration::from_millis(50)));
     let refused = Group::with_options(&session, "nobody", "g", options).join().await.unwrap_err();

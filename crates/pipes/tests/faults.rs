@@ -13,7 +13,7 @@ use common::{
 };
 use sereno_pipes::sp::Push;
 use sereno_pipes::{Destination, Error, Group, GroupOptions, MemberState, RegistrationState};
-use sereno_testkit::{Member, eventually};
+use sereno_testkit::{Member, Proxy, eventually};
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
@@ -199,6 +199,25 @@ async fn an_address_that_changes_is_followed_and_the_old_connection_ends() {
     println!("left while there was no destination in {:?}", started.elapsed());
     assert!(matches!(ended, Error::Left { .. }), "{ended:?}");
     left.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
+async fn who_does_not_know_yet_that_another_owns_the_destination_does_not_delete_its_key() {
+    let member = Member::single().await;
+    let proxy = Proxy::to(member.endpoint()).await;
+    let client = client_of(&proxy.endpoint(), "late").await;
+    let oracle = member.oracle().await;
+    let session = session(&client, 15).await;
+    let sender = register(&session, "d", destination()).await;
+    // From here on it hears of everything too late.
+    proxy.delay(Duration::from_millis(400)).await;
+    oracle.delete(key(&client, "d", "owner")).await;
+    oracle.put(key(&client, "d", "owner"), "another").await;
+    let ended = soon("the end", sender.unregister()).await;
+    println!("unregistering what another has: {ended:?}");
+    assert_eq!(oracle.get(key(&client, "d", "owner")).await.unwrap(), b"another");
+    drop(sender);
 }
 
 /// Without the feature, an address of TLS is one that cannot be dialled.

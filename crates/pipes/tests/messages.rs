@@ -213,6 +213,14 @@ async fn a_group_without_members_ends_after_its_grace_and_one_that_stands_keeps_
     eventually(LONG, "the end of the group", async || brief.groups().is_empty().then_some(())).await;
     eventually(LONG, "the loss to be counted", async || (brief.stats().lost == 1).then_some(())).await;
     assert_eq!(brief.send("y").await.unwrap(), 0);
+
+    let timed = register(&session, "timed", destination().grace(Duration::from_millis(200))).await;
+    let member = join(&session, "timed", "g", at_least_once()).await;
+    let started = Instant::now();
+    member.leave().await.unwrap();
+    eventually(LONG, "the end of the group", async || timed.groups().is_empty().then_some(())).await;
+    println!("a group ended {:?} after its last member, grace 200 ms", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_millis(200));
 }
 
 #[tokio::test]
