@@ -52,7 +52,7 @@ impl Group {
     }
 
     /// Joins the group, beside the members it has. Waits until somebody has registered the destination, without a trace in
-    /// etcd, and then until it has opened the group: every message that is sent after this returned goes to the group. Five
+    /// etcd, and then until it has opened the group: every message that is sent after this returned goes to the group. Four
     /// RPCs.
     ///
     /// # Errors

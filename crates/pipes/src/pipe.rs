@@ -29,6 +29,17 @@ pub(crate) struct Pipe {
     counters: Arc<Counters>,
 }
 
+/// What became of a message that was not to be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is in the queue, or dropped and counted.
+    Done,
+    /// There is no room now.
+    Full,
+    /// The group has ended.
+    Ended,
+}
+
 #[derive(Debug)]
 enum Wire {
     Push(Push),
@@ -105,82 +116,78 @@ impl Pipe {
         })
     }
 
-    /// Queues a message if that needs no waiting. `false`: it does.
-    pub(crate) fn put_now(&self, body: &Bytes) -> bool {
+    /// Queues a message if that needs no waiting, or drops it if it is not to be waited for.
+    pub(crate) fn put_now(&self, body: &Bytes) -> Put {
         let put = match self.when_full {
             WhenFull::DropOldest => {
-                let dropped = either!(&self.wire, send_newest / post_newest(body.clone()));
-                self.drop_some(dropped.unwrap_or_default() as u64);
-                return true;
+                either!(&self.wire, send_newest / post_newest(body.clone())).map(|dropped| {
+                    self.drop_some(dropped as u64);
+                })
             }
-            WhenFull::Wait | WhenFull::WaitUpTo(_) => self.offer(body),
+            WhenFull::Wait | WhenFull::WaitUpTo(_) => {
+                either!(&self.wire, try_send / try_post(body.clone()))
+            }
         };
-        if put {
-            return true;
+        match put {
+            Ok(()) => {
+                if self.stalled.load(Ordering::Relaxed) {
+                    self.stalled.store(false, Ordering::Relaxed);
+                }
+                Put::Done
+            }
+            Err(sereno_sp::Error::Full) if self.stalled.load(Ordering::Relaxed) => {
+                self.drop_some(1);
+                Put::Done
+            }
+            Err(sereno_sp::Error::Full) => Put::Full,
+            Err(_) => Put::Ended,
         }
-        if self.stalled.load(Ordering::Relaxed) {
-            self.drop_some(1);
-            return true;
-        }
-        false
     }
 
-    /// Queues a message, when there is room, as long as that may take.
-    pub(crate) async fn put(&self, body: Bytes) {
+    /// Queues a message, when there is room, as long as that may take. `false`: the group has ended meanwhile.
+    pub(crate) async fn put(&self, body: Bytes) -> bool {
         let put = async { either!(&self.wire, send / post(body).await) };
         match self.when_full {
-            // A group that has ended takes nothing, and misses nothing.
-            WhenFull::WaitUpTo(limit) => {
-                if tokio::time::timeout(limit, put).await.is_err() {
+            WhenFull::WaitUpTo(limit) => match tokio::time::timeout(limit, put).await {
+                Ok(put) => put.is_ok(),
+                Err(_) => {
                     self.stall(1);
+                    true
                 }
-            }
-            WhenFull::Wait | WhenFull::DropOldest => drop(put.await),
+            },
+            WhenFull::Wait | WhenFull::DropOldest => put.await.is_ok(),
         }
     }
 
-    /// Queues all messages in their order.
-    pub(crate) async fn put_all(&self, mut bodies: VecDeque<Bytes>) {
+    /// Queues all messages in their order. `false`: the group has ended meanwhile.
+    pub(crate) async fn put_all(&self, mut bodies: VecDeque<Bytes>) -> bool {
         match self.when_full {
-            WhenFull::DropOldest => {
-                for body in &bodies {
-                    self.put_now(body);
-                }
-            }
-            WhenFull::Wait => drop(either!(&self.wire, send_all / post_all(&mut bodies).await)),
+            WhenFull::DropOldest => bodies.iter().all(|body| self.put_now(body) == Put::Done),
+            WhenFull::Wait => either!(&self.wire, send_all / post_all(&mut bodies).await).is_ok(),
             WhenFull::WaitUpTo(limit) => self.put_most(bodies, limit).await,
         }
     }
 
-    async fn put_most(&self, mut bodies: VecDeque<Bytes>, limit: Duration) {
+    async fn put_most(&self, mut bodies: VecDeque<Bytes>, limit: Duration) -> bool {
         // While it is stalled each message has its chance, and none is waited for.
         while self.stalled.load(Ordering::Relaxed) {
-            let Some(body) = bodies.pop_front() else { return };
-            self.put_now(&body);
+            let Some(body) = bodies.pop_front() else { return true };
+            if self.put_now(&body) == Put::Ended {
+                return false;
+            }
         }
         while !bodies.is_empty() {
             let before = bodies.len();
             let put = async { either!(&self.wire, send_all / post_all(&mut bodies).await) };
-            let ended = matches!(tokio::time::timeout(limit, put).await, Ok(Err(_)));
-            if ended {
-                return;
+            if matches!(tokio::time::timeout(limit, put).await, Ok(Err(_))) {
+                return false;
             }
             if bodies.len() == before {
-                return self.stall(bodies.len() as u64);
+                self.stall(bodies.len() as u64);
+                return true;
             }
         }
-    }
-
-    /// Whether there was room. A group that has ended has room for everything.
-    fn offer(&self, body: &Bytes) -> bool {
-        let full = match either!(&self.wire, try_send / try_post(body.clone())) {
-            Err(sereno_sp::Error::Full) => true,
-            Ok(()) | Err(_) => false,
-        };
-        if !full && self.stalled.load(Ordering::Relaxed) {
-            self.stalled.store(false, Ordering::Relaxed);
-        }
-        !full
+        true
     }
 
     fn stall(&self, missed: u64) {

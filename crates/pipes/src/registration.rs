@@ -11,6 +11,7 @@ use sereno_core::{CancellationToken, Session};
 use crate::board::Board;
 use crate::error::{Error, Result};
 use crate::groups::{GroupChanges, GroupInfo};
+use crate::pipe::Put;
 use crate::stats::{Stats, add};
 
 /// How a registration stands.
@@ -84,7 +85,8 @@ impl Registration {
     /// group.
     ///
     /// # Errors
-    /// [`Error::TooLarge`]; after the end of the registration, why it ended: [`Error::Unregistered`] and others.
+    /// [`Error::TooLarge`]; after the end of the registration, or when it ends while a group is waited for, why it ended:
+    /// [`Error::Unregistered`] and others.
     ///
     /// # Cancel safety
     /// Cancelled: the groups that had room have it, the others do not get it.
@@ -93,14 +95,24 @@ impl Registration {
         self.check(&body)?;
         let pipes = self.board.pipes()?;
         self.count(1, pipes.len());
-        let full: Vec<_> = pipes.values().filter(|pipe| !pipe.put_now(&body)).collect();
+        let (mut full, mut gone) = (Vec::new(), 0);
+        for pipe in pipes.values() {
+            match pipe.put_now(&body) {
+                Put::Done => {}
+                Put::Full => full.push(pipe),
+                Put::Ended => gone += 1,
+            }
+        }
         match full.as_slice() {
             // Whoever sends without end lets others have their turn.
             [] => tokio::task::consume_budget().await,
-            [pipe] => pipe.put(body).await,
-            pipes => drop(join_all(pipes.iter().map(|pipe| pipe.put(body.clone()))).await),
+            [pipe] => gone += usize::from(!pipe.put(body).await),
+            pipes => {
+                let put = join_all(pipes.iter().map(|pipe| pipe.put(body.clone()))).await;
+                gone += put.into_iter().filter(|put| !put).count();
+            }
         }
-        Ok(pipes.len())
+        self.sent(pipes.len(), gone)
     }
 
     /// Sends all messages in their order, as [`Registration::send`] does, and faster than one by one. Returns to how many
@@ -120,9 +132,18 @@ impl Registration {
         self.count(bodies.len(), pipes.len());
         let mut waiting: Vec<_> = pipes.values().skip(1).map(|pipe| pipe.put_all(bodies.clone())).collect();
         waiting.extend(pipes.values().next().map(|pipe| pipe.put_all(bodies)));
-        join_all(waiting).await;
+        let gone = join_all(waiting).await.into_iter().filter(|put| !put).count();
         tokio::task::consume_budget().await;
-        Ok(pipes.len())
+        self.sent(pipes.len(), gone)
+    }
+
+    /// To how many groups a message went, when so many of them ended before they took it.
+    fn sent(&self, groups: usize, gone: usize) -> Result<usize> {
+        if gone > 0 {
+            // Perhaps all did.
+            self.board.pipes()?;
+        }
+        Ok(groups - gone)
     }
 
     fn check(&self, body: &Bytes) -> Result<()> {

@@ -181,6 +181,25 @@ async fn a_full_queue_waits_or_gives_up_or_drops_the_oldest_as_it_was_told() {
         assert_eq!(take_all(&member, 10).await, oldest, "what was cancelled is not sent");
         sender.send("next").await.unwrap();
         assert_eq!(take(&member).await, "next");
+        member.leave().await.unwrap();
+        let gone = async || (sender.stats().groups["wait"].connections == 0).then_some(());
+        eventually(LONG, "its departure", gone).await;
+        // Whoever waits for room when the registration ends is told that the message went nowhere.
+        let waits = async {
+            for n in 0..=10 {
+                sender.send(n.to_string()).await?;
+            }
+            Ok(())
+        };
+        let ends = async {
+            eventually(LONG, "a full queue", async || {
+                (sender.stats().sent == 23 && sender.stats().groups["wait"].queued == 10).then_some(())
+            })
+            .await;
+            sender.unregister().await.unwrap();
+        };
+        let (refused, ()) = soon("both", async { tokio::join!(waits, ends) }).await;
+        assert!(matches!(refused, Err(Error::Unregistered { .. })), "{refused:?}");
         sender.unregister().await.unwrap();
     }
 }
