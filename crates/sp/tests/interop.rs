@@ -7,19 +7,15 @@
 
 mod common;
 
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{LONG, quick, soon};
 use sereno_sp::{Pub, Pull, Push, Refusal, Rep, Req, Respondent, Sub, Surveyor};
-use sereno_testkit::eventually;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, Command};
+use sereno_testkit::{Tool, eventually};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-const TOOLS: [&str; 2] = ["nngcat", "nanocat"];
 const ROLES: [&str; 8] = ["push", "pull", "pub", "sub", "surveyor", "respondent", "req", "rep"];
 /// How many cases run at once: each has a process of its own.
 const AT_ONCE: usize = 6;
@@ -31,58 +27,6 @@ struct Case {
     tool: &'static str,
     ipc: bool,
     we_listen: bool,
-}
-
-fn is_installed(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
-}
-
-/// The tools there are. Fails without them where they are required.
-fn installed() -> Vec<&'static str> {
-    let (there, missing): (Vec<_>, Vec<_>) = TOOLS.into_iter().partition(|tool| is_installed(tool));
-    let required = std::env::var("SERENO_REQUIRE_INTEROP").is_ok_and(|value| value == "1");
-    assert!(
-        !required || missing.is_empty(),
-        "{missing:?} must be installed, because SERENO_REQUIRE_INTEROP=1"
-    );
-    there
-}
-
-/// A running tool, and what it has printed. Killed when dropped.
-struct Tool {
-    _process: Child,
-    printed: Arc<Mutex<String>>,
-}
-
-impl Tool {
-    fn start(tool: &str, arguments: &[&str]) -> Self {
-        let mut process = Command::new(tool)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let printed = Arc::new(Mutex::new(String::new()));
-        let (mut stdout, text) = (process.stdout.take().unwrap(), Arc::clone(&printed));
-        tokio::spawn(async move {
-            let mut buffer = vec![0; 4096];
-            while let Ok(count @ 1..) = stdout.read(&mut buffer).await {
-                text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        Self { _process: process, printed }
-    }
-
-    fn printed(&self) -> String {
-        self.printed.lock().unwrap().clone()
-    }
-
-    async fn prints(&self, text: &str) {
-        eventually(LONG, text, async || self.printed().contains(text).then_some(())).await;
-    }
 }
 
 /// A port that was free a moment ago, for tools that cannot tell which one they were given.
@@ -102,12 +46,7 @@ macro_rules! meet {
             format!("tcp://127.0.0.1:{}", free_port())
         };
         let place = if case.we_listen { $socket.listen(&place).await.unwrap().to_string() } else { place };
-        let flag = match (case.tool, case.we_listen) {
-            ("nngcat", true) => "--dial",
-            ("nngcat", false) => "--listen",
-            (_, true) => "--connect",
-            (_, false) => "--bind",
-        };
+        let flag = if case.we_listen { Tool::dial_flag(case.tool) } else { Tool::listen_flag(case.tool) };
         let mut arguments: Vec<&str> = $arguments.to_vec();
         arguments.extend([flag, &place]);
         let tool = Tool::start(case.tool, &arguments);
@@ -205,9 +144,9 @@ async fn play(case: Case) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_socket_talks_to_nngcat_and_nanocat_both_ways_over_tcp_and_ipc() {
-    let there = installed();
+    let there = Tool::installed();
     let mut cases = Vec::new();
-    for tool in TOOLS {
+    for tool in Tool::NAMES {
         for role in ROLES {
             for ipc in [false, true] {
                 for we_listen in [true, false] {
@@ -246,7 +185,7 @@ async fn every_kind_of_socket_talks_to_nngcat_and_nanocat_both_ways_over_tcp_and
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_in_the_wrong_role_is_refused_and_delivers_nothing() {
-    for tool in installed() {
+    for tool in Tool::installed() {
         let folder = tempfile::tempdir().unwrap();
         let case = Case { role: "pull", tool, ipc: false, we_listen: true };
         let pull = Pull::with_options(quick());
@@ -262,7 +201,7 @@ async fn a_tool_in_the_wrong_role_is_refused_and_delivers_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_gets_nothing_of_a_foreign_prefix_from_a_tool() {
-    for tool in installed() {
+    for tool in Tool::installed() {
         let folder = tempfile::tempdir().unwrap();
         let case = Case { role: "sub", tool, ipc: true, we_listen: true };
         let subscriber = Sub::with_options(quick());

@@ -38,6 +38,10 @@
 //! one seed of every seeded test again and tells what happened, as `cargo xtask test --seed n` does; `SERENO_SEEDS=n`
 //! plays n of them.
 //!
+//! # Other implementations
+//! [`Tool`] runs `nngcat` and `nanocat`. What they are needed for is left out, with a word, where they are missing;
+//! `SERENO_REQUIRE_INTEROP=1` makes that a failure.
+//!
 //! # What is left behind
 //! Nothing. Dropping a [`Member`], [`Cluster`] or [`ChildProcess`] kills it and deletes its data. When the test process
 //! itself dies, however it dies, a waiting shell removes what it had, and where `setpriv` exists the kernel kills its
@@ -66,6 +70,7 @@ mod source;
 mod spec;
 mod stage;
 mod tls;
+mod tool;
 mod wire;
 
 pub use blackhole::BlackHole;
@@ -84,3 +89,4 @@ pub use shared::{fresh_namespace, shared};
 pub use source::Source;
 pub use stage::Stage;
 pub use tls::{Authority, Identity, TlsMaterial};
+pub use tool::Tool;
