@@ -25,7 +25,7 @@ Commands:
         --kill one of them is killed halfway. Without --input, sources that cargo has unpacked are counted.
   bench [--quick] [--json <file>] [--etcd <where>] [<part of a name>]
         Measures the recipes beside plain etcd calls and prints a table; with --json, writes a list as well.
-        Quick ends in about a minute after the build. Missed targets are shown, and no failure.
+        Quick ends in a few minutes after the build. Missed targets are shown, and no failure.
         With a part of a name, such as `counter` or `packed`, only the benches that have it.
   tidy [<folder>]
         Checks the shape of the workspace: who may depend on whom, what every recipe has, what no file may say.
