@@ -29,15 +29,23 @@ pub(crate) struct Pipe {
     counters: Arc<Counters>,
 }
 
-/// What became of a message that was not to be waited for.
+/// What became of a message, or of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// It is in the queue, or dropped and counted.
+    /// It is in the queue, all of them are.
     Done,
+    /// There was no room for it, or for some of them: dropped and counted.
+    Dropped,
     /// There is no room now.
     Full,
     /// The group has ended.
     Ended,
+}
+
+impl Put {
+    fn of<T>(put: &Result<T, sereno_sp::Error>) -> Self {
+        if put.is_ok() { Self::Done } else { Self::Ended }
+    }
 }
 
 #[derive(Debug)]
@@ -137,57 +145,63 @@ impl Pipe {
             }
             Err(sereno_sp::Error::Full) if self.stalled.load(Ordering::Relaxed) => {
                 self.drop_some(1);
-                Put::Done
+                Put::Dropped
             }
             Err(sereno_sp::Error::Full) => Put::Full,
             Err(_) => Put::Ended,
         }
     }
 
-    /// Queues a message, when there is room, as long as that may take. `false`: the group has ended meanwhile.
-    pub(crate) async fn put(&self, body: Bytes) -> bool {
+    /// Queues a message, when there is room, as long as that may take.
+    pub(crate) async fn put(&self, body: Bytes) -> Put {
         let put = async { either!(&self.wire, send / post(body).await) };
         match self.when_full {
             WhenFull::WaitUpTo(limit) => match tokio::time::timeout(limit, put).await {
-                Ok(put) => put.is_ok(),
+                Ok(put) => Put::of(&put),
                 Err(_) => {
                     self.stall(1);
-                    true
+                    Put::Dropped
                 }
             },
-            WhenFull::Wait | WhenFull::DropOldest => put.await.is_ok(),
+            WhenFull::Wait | WhenFull::DropOldest => Put::of(&put.await),
         }
     }
 
-    /// Queues all messages in their order. `false`: the group has ended meanwhile.
-    pub(crate) async fn put_all(&self, mut bodies: VecDeque<Bytes>) -> bool {
+    /// Queues all messages in their order.
+    pub(crate) async fn put_all(&self, mut bodies: VecDeque<Bytes>) -> Put {
         match self.when_full {
-            WhenFull::DropOldest => bodies.iter().all(|body| self.put_now(body) == Put::Done),
-            WhenFull::Wait => either!(&self.wire, send_all / post_all(&mut bodies).await).is_ok(),
+            WhenFull::DropOldest => {
+                let ended = bodies.iter().any(|body| self.put_now(body) == Put::Ended);
+                if ended { Put::Ended } else { Put::Done }
+            }
+            WhenFull::Wait => Put::of(&either!(&self.wire, send_all / post_all(&mut bodies).await)),
             WhenFull::WaitUpTo(limit) => self.put_most(bodies, limit).await,
         }
     }
 
-    async fn put_most(&self, mut bodies: VecDeque<Bytes>, limit: Duration) -> bool {
+    async fn put_most(&self, mut bodies: VecDeque<Bytes>, limit: Duration) -> Put {
+        let mut most = Put::Done;
         // While it is stalled each message has its chance, and none is waited for.
         while self.stalled.load(Ordering::Relaxed) {
-            let Some(body) = bodies.pop_front() else { return true };
-            if self.put_now(&body) == Put::Ended {
-                return false;
+            let Some(body) = bodies.pop_front() else { return most };
+            match self.put_now(&body) {
+                Put::Ended => return Put::Ended,
+                Put::Dropped => most = Put::Dropped,
+                Put::Done | Put::Full => {}
             }
         }
         while !bodies.is_empty() {
             let before = bodies.len();
             let put = async { either!(&self.wire, send_all / post_all(&mut bodies).await) };
             if matches!(tokio::time::timeout(limit, put).await, Ok(Err(_))) {
-                return false;
+                return Put::Ended;
             }
             if bodies.len() == before {
                 self.stall(bodies.len() as u64);
-                return true;
+                return Put::Dropped;
             }
         }
-        true
+        most
     }
 
     fn stall(&self, missed: u64) {

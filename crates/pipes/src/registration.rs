@@ -48,6 +48,23 @@ impl Default for RegistrationStatus {
     }
 }
 
+/// What became of one message in all groups.
+#[derive(Default)]
+struct Tally {
+    done: usize,
+    ended: usize,
+}
+
+impl Tally {
+    fn add(&mut self, put: Put) {
+        match put {
+            Put::Done => self.done += 1,
+            Put::Ended => self.ended += 1,
+            Put::Dropped | Put::Full => {}
+        }
+    }
+}
+
 /// A destination that is registered for as long as this lives.
 ///
 /// Dropping it ends the registration in the background, as [`Registration::unregister`] does. When the process ends, what
@@ -78,8 +95,9 @@ impl Registration {
     }
 
     /// Sends a message to every group: queues it for each, and waits where there is no room as
-    /// [`DestinationOptions::when_full`](crate::DestinationOptions::when_full) says. Returns to how many groups it goes; 0
-    /// when there is none: it then goes to nobody, which is no error and is counted.
+    /// [`DestinationOptions::when_full`](crate::DestinationOptions::when_full) says. Returns to how many groups it goes: those
+    /// that had no room and were not, or no longer, to be waited for are not among them. 0 when there is none: it then goes to
+    /// nobody, which is no error and is counted.
     ///
     /// A group that has no room does not keep the message from those that have. One task that sends keeps its order in every
     /// group.
@@ -95,28 +113,27 @@ impl Registration {
         self.check(&body)?;
         let pipes = self.board.pipes()?;
         self.count(1, pipes.len());
-        let (mut full, mut gone) = (Vec::new(), 0);
+        let (mut full, mut tally) = (Vec::new(), Tally::default());
         for pipe in pipes.values() {
             match pipe.put_now(&body) {
-                Put::Done => {}
                 Put::Full => full.push(pipe),
-                Put::Ended => gone += 1,
+                put => tally.add(put),
             }
         }
         match full.as_slice() {
             // Whoever sends without end lets others have their turn.
             [] => tokio::task::consume_budget().await,
-            [pipe] => gone += usize::from(!pipe.put(body).await),
+            [pipe] => tally.add(pipe.put(body).await),
             pipes => {
                 let put = join_all(pipes.iter().map(|pipe| pipe.put(body.clone()))).await;
-                gone += put.into_iter().filter(|put| !put).count();
+                put.into_iter().for_each(|put| tally.add(put));
             }
         }
-        self.sent(pipes.len(), gone)
+        self.sent(&tally)
     }
 
     /// Sends all messages in their order, as [`Registration::send`] does, and faster than one by one. Returns to how many
-    /// groups they go.
+    /// groups all of them go.
     ///
     /// # Errors
     /// As [`Registration::send`]; when one message is too large, none is sent.
@@ -132,18 +149,19 @@ impl Registration {
         self.count(bodies.len(), pipes.len());
         let mut waiting: Vec<_> = pipes.values().skip(1).map(|pipe| pipe.put_all(bodies.clone())).collect();
         waiting.extend(pipes.values().next().map(|pipe| pipe.put_all(bodies)));
-        let gone = join_all(waiting).await.into_iter().filter(|put| !put).count();
+        let mut tally = Tally::default();
+        join_all(waiting).await.into_iter().for_each(|put| tally.add(put));
         tokio::task::consume_budget().await;
-        self.sent(pipes.len(), gone)
+        self.sent(&tally)
     }
 
-    /// To how many groups a message went, when so many of them ended before they took it.
-    fn sent(&self, groups: usize, gone: usize) -> Result<usize> {
-        if gone > 0 {
-            // Perhaps all did.
+    /// To how many groups a message went.
+    fn sent(&self, tally: &Tally) -> Result<usize> {
+        if tally.ended > 0 {
+            // Perhaps the destination did.
             self.board.pipes()?;
         }
-        Ok(groups - gone)
+        Ok(tally.done)
     }
 
     fn check(&self, body: &Bytes) -> Result<()> {
