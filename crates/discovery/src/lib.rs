@@ -73,7 +73,7 @@ pub use host::{Host, Ports};
 pub use host_discover::HostDiscover;
 pub use hosts::Hosts;
 pub use lookup::Lookup;
-pub use news::{Changes as RegistrationChanges, Credentials, RecordState, ServiceNews};
+pub use news::{Credentials, RecordState, RegistrationChanges, ServiceNews};
 pub use options::RegistryOptions;
 pub use picked::Picked;
 #[cfg(feature = "tower")]

@@ -83,14 +83,14 @@ type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Whoever is slow misses states in between, never the last one; `deleted` and `malformed` count them all. Nobody waits for
 /// a reader. After the last one comes the error that ended the registration, if one did, and then the end.
 #[must_use = "streams do nothing unless polled"]
-pub struct Changes {
+pub struct RegistrationChanges {
     told: watch::Receiver<Told>,
     number: u64,
     waiting: Option<Waiting>,
     over: bool,
 }
 
-impl Changes {
+impl RegistrationChanges {
     pub(crate) fn new(told: watch::Receiver<Told>) -> Self {
         Self { told, number: 0, waiting: None, over: false }
     }
@@ -134,7 +134,7 @@ fn changed(mut told: watch::Receiver<Told>) -> Waiting {
     })
 }
 
-impl Stream for Changes {
+impl Stream for RegistrationChanges {
     type Item = Result<ServiceNews>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -142,8 +142,8 @@ impl Stream for Changes {
     }
 }
 
-impl fmt::Debug for Changes {
+impl fmt::Debug for RegistrationChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Changes").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("RegistrationChanges").field("over", &self.over).finish_non_exhaustive()
     }
 }

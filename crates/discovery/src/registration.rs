@@ -10,7 +10,7 @@ use crate::board::{Board, Progress};
 use crate::defaults;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::news::{Changes, Credentials, ServiceNews};
+use crate::news::{Credentials, RegistrationChanges, ServiceNews};
 use crate::status::{RegistrationState, RegistrationStatus};
 
 /// A host that is registered for as long as this lives.
@@ -106,8 +106,8 @@ impl Registration {
     }
 
     /// A stream of the news of the service: other credentials, another name, the record deleted or malformed.
-    pub fn changes(&self) -> Changes {
-        Changes::new(self.board.told.subscribe())
+    pub fn changes(&self) -> RegistrationChanges {
+        RegistrationChanges::new(self.board.told.subscribe())
     }
 
     /// How it stands now. No RPC.
