@@ -2,7 +2,11 @@
 //! pair of `nngcat` and one of `nanocat` as they come.
 
 use std::io::Read;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -26,6 +30,8 @@ const TRANSPORTS: [&str; 2] = ["tcp", "ipc"];
 /// Messages between two looks at the clock.
 const BATCH: u64 = 256;
 const LIMIT: Duration = Duration::from_secs(60);
+/// A tool that says nothing for so long is left out.
+const SILENT: Duration = Duration::from_secs(5);
 /// Messages of the split, and what the slow puller takes for each.
 const JOBS: u64 = 20_000;
 const SLOW: Duration = Duration::from_millis(1);
@@ -182,30 +188,48 @@ fn tool(
     let mut push = Command::new(name);
     push.args(["--push", "--bind", place, "--data", &body, "--interval", "0"]);
     let Some(_push) = Running::start(push)? else { return Ok(None) };
+    listens(place)?;
     let mut pull = Command::new(name);
     pull.args(["--pull", "--connect", place]).args(format).stdout(Stdio::piped());
     let mut pull = Running::start(pull)?.context("a tool that has just been started is not there")?;
     let mut told = pull.0.stdout.take().context("a tool has no stdout")?;
-    // Not before the first one has come.
-    ensure!(bytes(&mut told, Duration::ZERO)? > 0, "{name} tells nothing");
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    // It ends with the tool.
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = told.read(&mut buffer) {
+            counted.fetch_add(read as u64, Ordering::Relaxed);
+        }
+    });
     let begun = Instant::now();
-    let bytes = bytes(&mut told, window)?;
-    let messages = bytes / u64::try_from(size)?;
+    while count.load(Ordering::Relaxed) == 0 {
+        if begun.elapsed() > SILENT {
+            eprintln!("{NAME}: a pair of {name} is silent at {place}");
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (begun, before) = (Instant::now(), count.load(Ordering::Relaxed));
+    std::thread::sleep(window);
+    let messages = (count.load(Ordering::Relaxed) - before) / u64::try_from(size)?;
     Ok(Some(per_second(messages, begun.elapsed().as_secs_f64())))
 }
 
-/// Reads for some time, once at least.
-fn bytes(told: &mut ChildStdout, time: Duration) -> anyhow::Result<u64> {
-    let mut buffer = vec![0; 1 << 16];
-    let (begun, mut sum) = (Instant::now(), 0);
-    loop {
-        let read = told.read(&mut buffer)?;
-        ensure!(read > 0, "a tool has ended");
-        sum += u64::try_from(read)?;
-        if begun.elapsed() >= time {
-            return Ok(sum);
-        }
+/// Waits until somebody listens: `nngcat` does not try again.
+fn listens(place: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let is_there = || match place.split_once("://") {
+        Some(("tcp", address)) => TcpStream::connect(address).is_ok(),
+        // One that comes and goes would be given the first messages.
+        Some((_, path)) => Path::new(path).exists(),
+        None => false,
+    };
+    while !is_there() {
+        ensure!(begun.elapsed() < LIMIT, "a tool does not listen at {place}");
+        std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
 }
 
 /// Ends with this.
