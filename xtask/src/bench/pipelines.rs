@@ -10,7 +10,7 @@ use serde_json::json;
 use sereno_pipes::{
     Destination, DestinationOptions, Group, GroupOptions, Member, Mode, Registration, WhenFull,
 };
-use sereno_sp::{Pull, Push};
+use sereno_sp::{Pull, Push, Queue};
 use tokio::time::timeout;
 
 use super::case::{Better, Case, Target};
@@ -79,7 +79,8 @@ impl Pipe {
     async fn lay(link: &Link, other: &Link, mode: Mode, size: usize) -> anyhow::Result<Self> {
         let name = format!("bench-{mode:?}-{size}");
         let registration = Destination::new(&link.session, &name).register().await?;
-        let options = GroupOptions::default().mode(mode);
+        // As much as the bare sockets' queue holds.
+        let options = GroupOptions::default().mode(mode).queue(Queue::default());
         let member = Group::with_options(&other.session, &name, "one", options).join().await?;
         timeout(LIMIT, registration.wait_for(1)).await.context("the group is not seen")??;
         Ok(Self { registration: Arc::new(registration), member, body: Bytes::from(vec![7; size]) })
