@@ -146,6 +146,7 @@ async fn a_full_queue_waits_or_gives_up_or_drops_the_oldest_as_it_was_told() {
         let member = join(&session, &name, "newest", with(mode)).await;
         let newest: Vec<_> = (90..100).map(|n| n.to_string()).collect();
         assert_eq!(take_all(&member, 10).await, newest);
+        member.leave().await.unwrap();
         sender.unregister().await.unwrap();
 
         let sender = register(&session, &name, options.clone().standing("limit", mode)).await;
