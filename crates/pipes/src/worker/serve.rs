@@ -194,7 +194,10 @@ impl Serving {
                 Some(_) => open.until = None,
                 None => {
                     let until = *open.until.get_or_insert(now + grace);
-                    next = next.into_iter().chain([until]).min();
+                    // One whose time is over now does not hide those that come later.
+                    if until > now {
+                        next = next.into_iter().chain([until]).min();
+                    }
                 }
             }
         }
@@ -207,7 +210,7 @@ impl Serving {
                 self.end(open);
             }
         }
-        next.filter(|until| *until > now)
+        next
     }
 
     fn end(&mut self, open: Open) {
