@@ -187,7 +187,12 @@ impl Pipe {
             match self.put_now(&body) {
                 Put::Ended => return Put::Ended,
                 Put::Dropped => most = Put::Dropped,
-                Put::Done | Put::Full => {}
+                Put::Done => {}
+                // Another task has found room meanwhile: it is to be waited for again.
+                Put::Full => {
+                    bodies.push_front(body);
+                    break;
+                }
             }
         }
         while !bodies.is_empty() {
