@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::server::Server;
+use crate::version::Version;
 
 /// Options of a server. Finish with [`Builder::start`].
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ pub struct Builder {
     pub(crate) min_lease_ttl: Duration,
     pub(crate) progress_interval: Duration,
     pub(crate) quota_bytes: Option<u64>,
+    pub(crate) version: Version,
 }
 
 impl Default for Builder {
@@ -28,6 +30,7 @@ impl Default for Builder {
             min_lease_ttl: Duration::from_secs(1),
             progress_interval: Duration::from_secs(600),
             quota_bytes: None,
+            version: Version::default(),
         }
     }
 }
@@ -74,6 +77,13 @@ impl Builder {
     /// so is everything else that writes until the alarm is disarmed. Default: no limit.
     pub fn quota_bytes(mut self, bytes: u64) -> Self {
         self.quota_bytes = Some(bytes);
+        self
+    }
+
+    /// The etcd release whose behaviour the server shows where releases differ, and that it reports. Default: the newest,
+    /// [`Version::V3_5_30`].
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
         self
     }
 

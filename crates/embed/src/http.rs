@@ -12,19 +12,27 @@ use axum::routing::get;
 
 use crate::engine::Engine;
 use crate::faults::Call;
-use crate::service::{VERSION, absent};
+use crate::service::absent;
+use crate::version::Version;
 
 /// Adds the pages, and the answer to whatever has no page and no service.
 pub(crate) fn pages(router: Router, engine: &Arc<Engine>) -> Router {
     let metrics_of = Arc::clone(engine);
+    let version = version(engine);
     router
         .route(
             "/version",
-            get(|| async { json(format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"3.5.0"}}"#)) }),
+            get(
+                move || async move { json(format!(r#"{{"etcdserver":"{version}","etcdcluster":"3.5.0"}}"#)) },
+            ),
         )
         .route("/health", get(|| async { json(r#"{"health":"true","reason":""}"#.to_owned()) }))
         .route("/metrics", get(move || async move { metrics(&metrics_of) }))
         .fallback(nothing)
+}
+
+fn version(engine: &Engine) -> Version {
+    engine.with(|state, _| state.version)
 }
 
 fn json(text: String) -> Response {
@@ -38,7 +46,7 @@ async fn nothing(headers: HeaderMap, request: Request) -> Response {
 
 /// The metrics that tests of etcd clients look at, under etcd's names.
 fn metrics(engine: &Engine) -> String {
-    let mut text = format!("etcd_server_version{{server_version=\"{VERSION}\"}} 1\n");
+    let mut text = format!("etcd_server_version{{server_version=\"{}\"}} 1\n", version(engine));
     let mut line = |name: &str, value: u64| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name} {value}");
@@ -60,7 +68,12 @@ fn metrics(engine: &Engine) -> String {
     for call in Call::KINDS {
         let (service, method) = names(call);
         let labels = format!("{{grpc_method=\"{method}\",grpc_service=\"etcdserverpb.{service}\"}}");
-        line(&format!("grpc_server_started_total{labels}"), engine.counted(call));
+        // A stream counts once, as in etcd, whatever is asked on it.
+        let started = match call {
+            Call::Watch => engine.with(|state, _| state.watch_streams_opened()),
+            _ => engine.counted(call),
+        };
+        line(&format!("grpc_server_started_total{labels}"), started);
     }
     if let Some(bytes) = resident_memory() {
         line("process_resident_memory_bytes", bytes);

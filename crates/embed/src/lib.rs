@@ -11,6 +11,7 @@ mod server;
 mod service;
 mod status;
 mod store;
+mod version;
 mod wire;
 
 pub use builder::Builder;
@@ -20,3 +21,4 @@ pub use faults::{Call, Chaos, Event, Fault, Faults, Injected};
 pub use server::Server;
 pub use status::Status;
 pub use store::RollBack;
+pub use version::Version;

@@ -84,7 +84,7 @@ impl Server {
             None => None,
         };
         let clock = options.clock.clone().unwrap_or_else(Clock::real);
-        let state = State::new(identity(), options.min_lease_ttl, options.quota_bytes);
+        let state = new_state(identity(), &options);
         let engine = Engine::new(state, clock);
         let (incoming, queue) = mpsc::channel(BACKLOG);
         let (stopping, stop) = oneshot::channel();
@@ -248,7 +248,7 @@ impl Server {
     pub fn wipe(&self) {
         self.engine.wires.cut_all();
         self.engine.with(|state, _| {
-            let mut fresh = State::new(state.identity, self.options.min_lease_ttl, self.options.quota_bytes);
+            let mut fresh = new_state(state.identity, &self.options);
             fresh.keep_suspension(state);
             *state = fresh;
         });
@@ -361,6 +361,10 @@ fn routes(engine: &Arc<Engine>, endpoint: &str, progress_interval: Duration) -> 
         .add_service(PbMaintenanceServer::new(Maintenance(engine())))
         .add_service(PbClusterServer::new(cluster));
     Routes::from(http::pages(routes.into_axum_router(), &engine()))
+}
+
+fn new_state(identity: Identity, options: &Builder) -> State {
+    State::new(identity, options.version, options.min_lease_ttl, options.quota_bytes)
 }
 
 fn identity() -> Identity {

@@ -22,6 +22,8 @@ pub struct Status {
     pub watches: usize,
     /// How many watch streams there are.
     pub watch_streams: usize,
+    /// How many watch streams there have been since the store was new.
+    pub watch_streams_opened: u64,
     /// How many requests have been written to what would be the log.
     pub proposals: u64,
     /// A checksum of all keys and values, with their revisions, versions and leases.
@@ -42,6 +44,7 @@ impl Status {
             leases: state.leases(),
             watches: state.watchers(),
             watch_streams: state.watch_streams(),
+            watch_streams_opened: state.watch_streams_opened(),
             proposals: state.proposals(),
             // The present is never out of reach.
             hash: state.hash(0).unwrap_or_default(),

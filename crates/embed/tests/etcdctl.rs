@@ -118,7 +118,7 @@ fn etcdctl_runs_transactions_and_asks_how_it_is() {
     assert!(program.ctl_with(&["txn", "-i"], script).contains("SUCCESS\n\nOK\n\na\n2\n"));
     assert!(program.ctl_with(&["txn", "-i"], script).contains("FAILURE\n\nOK\n"));
     assert_eq!(program.ctl(&["get", "--print-value-only", "a"]), "3\n");
-    assert!(program.ctl(&["endpoint", "status"]).contains("3.5.1"));
+    assert!(program.ctl(&["endpoint", "status"]).contains("3.5.30"));
     assert!(program.ctl(&["member", "list"]).contains(&program.endpoint));
     let health = program.command(&["endpoint", "health"]).output().unwrap();
     assert!(health.status.success());

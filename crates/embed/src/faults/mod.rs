@@ -10,5 +10,6 @@ mod plan;
 pub use call::Call;
 pub use chaos::Chaos;
 pub use fault::{Event, Fault, Injected};
+pub(crate) use gate::Passage;
 pub use handle::Faults;
 pub(crate) use plan::Plan;

@@ -16,9 +16,6 @@ use crate::engine::Engine;
 use crate::faults::Call;
 use crate::store::State;
 
-/// The version whose behaviour this is.
-pub(crate) const VERSION: &str = "3.5.1";
-
 /// Numbers of `AlarmType` and `AlarmAction` on the wire.
 const NO_SPACE: i32 = 1;
 const GET: i32 = 0;
@@ -91,7 +88,7 @@ impl PbMaintenanceService for Maintenance {
         &self,
         _request: Request<PbDowngradeRequest>,
     ) -> Result<Response<PbDowngradeResponse>, Status> {
-        Err(Status::unimplemented("sereno-embed has one version only"))
+        Err(Status::unimplemented("sereno-embed has no version on disk to downgrade"))
     }
 }
 
@@ -116,7 +113,7 @@ fn status(state: &State) -> PbStatusResponse {
     let index = state.proposals();
     PbStatusResponse {
         header: Some(state.header()),
-        version: VERSION.to_owned(),
+        version: state.version.to_string(),
         db_size: size,
         db_size_in_use: size,
         leader: state.identity.member,

@@ -11,5 +11,5 @@ pub(crate) use absent::absent;
 pub(crate) use cluster::Cluster;
 pub(crate) use kv::Kv;
 pub(crate) use lease::Lease;
-pub(crate) use maintenance::{Maintenance, VERSION};
+pub(crate) use maintenance::Maintenance;
 pub(crate) use watch::Watch;

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::ending::Ending;
 use crate::engine::{Engine, wants_leader};
-use crate::faults::Call;
+use crate::faults::{Call, Passage};
 use crate::store::{Span, StreamId, Wanted};
 use crate::wire::Link;
 
@@ -139,9 +139,7 @@ impl WatchStream {
     async fn answer(&self, request: PbWatchRequest) -> Result<(), Stop> {
         match request.request_union {
             Some(PbWatchRequestUnion::CreateRequest(create)) => {
-                self.engine.count(Call::Watch);
                 let link = self.link.as_ref();
-                let passage = self.engine.enter(Call::Watch, self.wants_leader, link).await?;
                 // etcd takes an empty key for the first one there can be.
                 let key = if create.key.is_empty() { vec![0] } else { create.key };
                 let wanted = Wanted {
@@ -154,6 +152,13 @@ impl WatchStream {
                     fragment: create.fragment,
                     progress: create.progress_notify,
                 };
+                // What is refused whatever the store holds begins no watch, so no fault is for it.
+                let passage = if wanted.span.is_empty() {
+                    Passage::Answer
+                } else {
+                    self.engine.count(Call::Watch);
+                    self.engine.enter(Call::Watch, self.wants_leader, link).await?
+                };
                 let answer = self.engine.with(|state, _| state.watch(self.id, wanted));
                 passage.leave(link).await?;
                 self.send(answer).await?;
@@ -165,15 +170,20 @@ impl WatchStream {
                     self.send(answer).await?;
                 }
             }
-            Some(PbWatchRequestUnion::ProgressRequest(_)) => loop {
-                // Whatever was before it is told first.
-                self.tell().await?;
-                let progress = self.engine.with(|state, _| state.progress(self.id));
-                if let Some(progress) = progress {
-                    self.send(progress).await?;
-                    break;
+            Some(PbWatchRequestUnion::ProgressRequest(_)) => {
+                if self.engine.with(|state, _| state.drops_progress(self.id)) {
+                    return Ok(());
                 }
-            },
+                loop {
+                    // Whatever was before it is told first.
+                    self.tell().await?;
+                    let progress = self.engine.with(|state, _| state.progress(self.id));
+                    if let Some(progress) = progress {
+                        self.send(progress).await?;
+                        break;
+                    }
+                }
+            }
             None => {}
         }
         Ok(())

@@ -97,9 +97,9 @@ impl History {
     }
 
     /// Forgets what nobody can ask for any more once `revision` is the oldest one that may be read. Changes made *at*
-    /// that revision stay, but for deletions. `index` has the present versions. Returns what has gone, as the quota
-    /// counts it.
-    pub(crate) fn compact(&mut self, revision: i64, index: &Index) -> u64 {
+    /// that revision stay, deletions only when `keeps_deletion` is set. `index` has the present versions. Returns the
+    /// size of what is forgotten, as the quota counts it.
+    pub(crate) fn compact(&mut self, revision: i64, keeps_deletion: bool, index: &Index) -> u64 {
         let mut at_revision = Vec::new();
         let mut freed = 0;
         while self.changes.front().is_some_and(|first| first.mod_revision <= revision) {
@@ -110,7 +110,7 @@ impl History {
             } else {
                 freed += self.forget(&change.key, revision);
             }
-            if change.mod_revision == revision && !is_tombstone(&change) {
+            if change.mod_revision == revision && (keeps_deletion || !is_tombstone(&change)) {
                 at_revision.push(change);
             }
         }

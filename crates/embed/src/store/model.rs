@@ -10,6 +10,7 @@ use etcd_client::proto::{
 use proptest::prelude::*;
 
 use super::{Identity, Refusal, Span, State, StreamId, Wanted};
+use crate::version::Version;
 
 /// Key, create revision, version, value.
 type Picture = BTreeMap<Vec<u8>, (i64, i64, Vec<u8>)>;
@@ -58,8 +59,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(Version::default())
+    }
+
+    fn of(version: Version) -> Self {
         let identity = Identity { cluster: 1, member: 1, term: 1 };
-        let state = State::new(identity, Duration::from_secs(1), None);
+        let state = State::new(identity, version, Duration::from_secs(1), None);
         // No revision 0, and nothing at revision 1.
         Self { state, pictures: vec![Picture::new(), Picture::new()], compacted: -1 }
     }
@@ -241,8 +246,25 @@ fn a_watch_that_lags_is_told_no_revision_twice_after_a_roll_back() {
 }
 
 #[test]
-fn a_watch_that_was_not_told_a_deletion_yet_is_told_when_its_revision_is_compacted() {
+fn a_deletion_outlives_the_compaction_of_its_revision_until_the_next_one() {
     let mut world = World::new();
+    world.apply(&Step::Put(1, 1));
+    world.apply(&Step::Delete(1, 2));
+    world.apply(&Step::Compact(0));
+    let (stream, _) = world.state.open_stream();
+    world.state.watch(stream, wanted(3));
+    assert_eq!(follow(&mut world.state, stream, Picture::new()).1, [3]);
+    world.apply(&Step::Put(1, 1));
+    world.apply(&Step::Compact(0));
+    let (stream, _) = world.state.open_stream();
+    world.state.watch(stream, wanted(3));
+    let answers = world.state.pull(stream);
+    assert_eq!((answers.len(), answers[0].canceled, answers[0].compact_revision), (1, true, 4));
+}
+
+#[test]
+fn a_watch_that_was_not_told_a_deletion_yet_is_told_when_the_compaction_of_its_revision_loses_it() {
+    let mut world = World::of(Version::V3_5_1);
     world.apply(&Step::Put(1, 1));
     let (stream, _) = world.state.open_stream();
     world.state.watch(stream, wanted(3));

@@ -38,6 +38,12 @@ refusals! {
     TIMED_OUT = Unavailable "etcdserver: request timed out";
 }
 
+impl Refusal {
+    pub(crate) fn text(&self) -> &'static str {
+        self.text
+    }
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.code, refusal.text)

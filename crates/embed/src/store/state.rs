@@ -23,6 +23,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) identity: Identity,
+    pub(crate) version: crate::Version,
     /// Of the last change. A new store is at 1.
     pub(super) revision: i64,
     /// The oldest revision that may be read; -1 before the first compaction.
@@ -38,9 +39,15 @@ pub(crate) struct State {
 
 impl State {
     /// A new, empty store. Leases live for `min_ttl` at least.
-    pub(crate) fn new(identity: Identity, min_ttl: Duration, quota: Option<u64>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        version: crate::Version,
+        min_ttl: Duration,
+        quota: Option<u64>,
+    ) -> Self {
         Self {
             identity,
+            version,
             revision: 1,
             compacted: -1,
             index: Index::default(),

@@ -87,8 +87,9 @@ impl State {
             return Err(Refusal::FUTURE_REVISION);
         }
         self.compacted = request.revision;
-        let deleted = self.history.deletes_at(request.revision).then_some(request.revision);
-        let freed = self.history.compact(request.revision, &self.index);
+        let keeps = self.version.keeps_deletion_at_compaction();
+        let deleted = (!keeps && self.history.deletes_at(request.revision)).then_some(request.revision);
+        let freed = self.history.compact(request.revision, keeps, &self.index);
         self.quota.freed(freed);
         self.watches.compacted(deleted);
         Ok(PbCompactionResponse { header: Some(self.header()) })

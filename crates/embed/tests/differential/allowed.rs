@@ -20,7 +20,7 @@ pub(crate) struct Allowed {
 pub(crate) const ALLOWED: &[Allowed] = &[Allowed {
     what: "embed refuses an unknown sort order or target",
     version: "",
-    reason: "as later versions of etcd do; 3.4.23 and 3.5.1 ignore an unknown order, and crash at an unknown target",
+    reason: "as etcd 3.6 does; 3.4 and 3.5 ignore an unknown order, and crash at an unknown target",
     matches: |difference| {
         let refusal =
             Refused { code: Code::InvalidArgument, message: "etcdserver: invalid sort option".to_owned() };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use etcd_client::proto::{PbDeleteRequest, PbPutRequest};
-use sereno_embed::Server;
+use sereno_embed::{Server, Version};
 use sereno_testkit::{Member, Source, eventually};
 
 use crate::allowed::allowed;
@@ -30,17 +30,30 @@ pub(crate) struct Pair {
     _member: Member,
 }
 
+/// The behaviour embed is to have beside a real etcd of this version. The limits are those of etcd's changelogs for progress
+/// requests (3.4.25 and 3.5.8, 3.4.38 and 3.5.22); close to them a release may have one change and not the other.
+fn behaviour(version: &str) -> Version {
+    let numbers: Vec<u32> = version.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [3, 4, ..25] | [3, 5, ..8] => Version::V3_5_1,
+        [3, 4, ..38] | [3, 5, ..22] => Version::V3_5_16,
+        _ => Version::V3_5_30,
+    }
+}
+
 impl Pair {
     pub(crate) async fn start() -> Self {
         let source = Source::from_env().await;
         assert!(source != Source::Embed, "embed compared with itself proves nothing: this needs a real etcd");
         let member = Member::builder().source(source).start_one().await;
-        let server = Server::start().await.expect("a free port on the loopback");
+        let version = member.version().await;
+        let server = Server::builder().version(behaviour(&version)).start().await;
+        let server = server.expect("a free port on the loopback");
         let left = std::env::var(LEFT).unwrap_or_else(|_| server.endpoint());
         Self {
             left: Side::at(&left),
             right: Side::at(&member.endpoint()),
-            version: member.version().await,
+            version,
             compared: 0,
             events: 0,
             allowed: BTreeMap::new(),

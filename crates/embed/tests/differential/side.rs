@@ -107,7 +107,10 @@ impl Side {
                 Some(answer) => answer.map(Answer::Control),
                 None => Ok(Answer::Nothing),
             },
-            Op::Progress(stream) => self.stream(stream).progress().await.map(Answer::Control),
+            Op::Progress(stream) => {
+                let answer = self.stream(stream).progress().await?;
+                Ok(answer.map_or(Answer::Nothing, Answer::Control))
+            }
             Op::Barrier => Ok(Answer::Nothing),
         }
     }

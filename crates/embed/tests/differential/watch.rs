@@ -13,6 +13,9 @@ use crate::answer::Watched;
 use crate::op::Watching;
 use crate::wire::{PATIENCE, Refused, Wire, silent};
 
+/// How many refused watches show that a progress request is not answered: one in 2^24 answers comes later.
+const FENCES: usize = 24;
+
 /// A watch stream, read by a task of its own. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -68,7 +71,7 @@ impl Stream {
     pub(crate) async fn create(&mut self, watching: &Watching) -> Result<PbWatchResponse, Refused> {
         self.lock().pending = watching.clone();
         self.send(watching.request()).await;
-        self.until("a watch", |state| state.controls.pop_front()).await
+        self.control("a watch").await
     }
 
     /// `None` where no answer is due: nothing with this id is open. What a compaction ended counts as open.
@@ -82,15 +85,38 @@ impl Stream {
         if !due {
             return None;
         }
-        let answer = self.until("a cancelled watch", |state| state.controls.pop_front()).await;
+        let answer = self.control("a cancelled watch").await;
         self.lock().open.remove(&watch_id);
         Some(answer)
     }
 
-    pub(crate) async fn progress(&mut self) -> Result<PbWatchResponse, Refused> {
+    /// `None` where the request is dropped, or not sent because etcd's timing would decide.
+    pub(crate) async fn progress(&mut self) -> Result<Option<PbWatchResponse>, Refused> {
+        // A watch from the past that filters hide everything from does not show when etcd has synchronized it.
+        let hides_all = |open: &Open| {
+            open.watching.start_revision != 0 && open.watching.hides_puts() && open.watching.hides_deletes()
+        };
+        if self.lock().open.values().any(hides_all) {
+            return Ok(None);
+        }
         let union = PbWatchRequestUnion::ProgressRequest(Default::default());
         self.send(PbWatchRequest { request_union: Some(union) }).await;
-        self.until("a progress request", |state| state.controls.pop_front()).await
+        // etcd has queued its answer, if there is one, when it takes the next request; but answers to creations have a queue
+        // of their own, and it sends from either, at random. So often in a row it is not the other one.
+        for _ in 0..FENCES {
+            let fence = Watching { key: b"b".to_vec(), range_end: b"a".to_vec(), ..Watching::default() };
+            self.send(fence.request()).await;
+            let answer = self.control("a watch of an empty range").await?;
+            if !answer.created {
+                self.control("a watch of an empty range").await?;
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn control(&self, what: &str) -> Result<PbWatchResponse, Refused> {
+        self.until(what, |state| state.controls.pop_front()).await
     }
 
     /// The watches that are open and were not ended by the server.

@@ -19,6 +19,7 @@ use stream::{MAX_WAITING, Stream, Watcher};
 pub(crate) use stream::{StreamId, Wanted};
 
 use super::index::Version;
+use super::refusal::Refusal;
 use super::state::State;
 
 /// The id of answers that are about no watch.
@@ -90,6 +91,11 @@ impl State {
         self.watches.streams.len()
     }
 
+    /// How many streams there have been.
+    pub(crate) fn watch_streams_opened(&self) -> u64 {
+        self.watches.next_stream
+    }
+
     pub(crate) fn watchers(&self) -> usize {
         self.watches.streams.values().map(|stream| stream.watchers.len()).sum()
     }
@@ -130,6 +136,9 @@ impl State {
             cancel_reason: reason.to_owned(),
             ..answer.clone()
         };
+        if wanted.start < 0 && self.version.refuses_negative_start() {
+            return refuse(Refusal::COMPACTED.text());
+        }
         if wanted.span.is_empty() {
             return refuse("mvcc: watcher range is empty");
         }
@@ -138,7 +147,8 @@ impl State {
         let Some(id) = book.choose_id(wanted.id) else {
             return refuse("mvcc: duplicate watch ID provided on the WatchStream");
         };
-        // -1 is a revision like any other to etcd, as long as nothing was compacted, and nothing is found from it on.
+        // Where -1 is not refused it is a revision like any other, as long as nothing was compacted, and nothing is found
+        // from it on.
         let from_now = wanted.start == 0 || (wanted.start == -1 && compacted == -1);
         let next = if from_now { revision + 1 } else { wanted.start };
         let lagging = next <= revision;
@@ -162,6 +172,19 @@ impl State {
         })
     }
 
+    /// Whether a progress request on the stream gets no answer, now or later.
+    pub(crate) fn drops_progress(&self, stream: StreamId) -> bool {
+        let Some(book) = self.watches.streams.get(&stream) else { return true };
+        if !self.version.drops_progress_when_unsynchronized() {
+            return false;
+        }
+        // A watch that a compaction ended counts until the client cancels it.
+        let unsynchronized = !book.lagging.is_empty() || !book.compacted.is_empty();
+        let withholds = self.version.withholds_progress_before_start();
+        let early = |watcher: &Watcher| withholds && watcher.wanted.start > self.revision;
+        unsynchronized || book.watchers.is_empty() || book.watchers.values().any(early)
+    }
+
     /// Says how far the stream has been told. `None` while there is something to tell it.
     pub(crate) fn progress(&self, stream: StreamId) -> Option<PbWatchResponse> {
         let book = self.watches.streams.get(&stream)?;
@@ -175,11 +198,13 @@ impl State {
     /// Notices for the watches that asked for them and have heard nothing since the last time.
     pub(crate) fn progress_notices(&mut self, stream: StreamId) -> Vec<PbWatchResponse> {
         let header = self.header();
+        let withholds = self.version.withholds_progress_before_start();
         let Some(book) = self.watches.streams.get_mut(&stream) else { return Vec::new() };
         let mut notices = Vec::new();
         for (id, watcher) in &mut book.watchers {
             let busy = std::mem::take(&mut watcher.busy);
-            if watcher.wanted.progress && !busy && !watcher.lagging && watcher.next <= header.revision + 1 {
+            let early = withholds && watcher.wanted.start > header.revision;
+            if watcher.wanted.progress && !busy && !early && !watcher.lagging {
                 let header = Some(header);
                 notices.push(PbWatchResponse { header, watch_id: *id, ..PbWatchResponse::default() });
             }
