@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 
 /// One scrape of `/metrics`.
 ///
-/// Useful names: `etcd_debugging_mvcc_watch_stream_total`, `etcd_debugging_mvcc_watcher_total`,
-/// `etcd_server_proposals_committed_total`, `process_resident_memory_bytes`.
+/// Useful names: `grpc_server_started_total` by `grpc_method`, `etcd_debugging_mvcc_watch_stream_total`,
+/// `etcd_debugging_mvcc_watcher_total`, `etcd_server_proposals_committed_total`, `process_resident_memory_bytes`.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     text: String,
@@ -27,11 +27,14 @@ impl Metrics {
     /// The value of a metric, summed over its labels. `None` when there is no such metric.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
-        let values: Vec<f64> = self
-            .lines(name)
-            .filter_map(|line| line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()))
-            .collect();
-        (!values.is_empty()).then(|| values.iter().sum())
+        sum(self.lines(name))
+    }
+
+    /// The value of a metric, summed over the lines with that label. `None` when there is no such line.
+    #[must_use]
+    pub fn get_where(&self, name: &str, label: &str, value: &str) -> Option<f64> {
+        let wanted = format!("{label}=\"{value}\"");
+        sum(self.lines(name).filter(|line| line.contains(&wanted)))
     }
 
     /// A label of a metric's first line.
@@ -45,6 +48,12 @@ impl Metrics {
     fn lines<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.text.lines().filter(move |line| line.split(['{', ' ']).next() == Some(name))
     }
+}
+
+fn sum<'a>(lines: impl Iterator<Item = &'a str>) -> Option<f64> {
+    let values: Vec<f64> =
+        lines.filter_map(|line| line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok())).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 /// Scrapes the member behind a plain-HTTP endpoint URL and returns one metric, summed over its labels.
@@ -89,6 +98,8 @@ mod tests {
         assert_eq!(metrics.get("a"), Some(1.0));
         assert_eq!(metrics.get("a_total"), Some(5.5));
         assert_eq!(metrics.get("b"), None);
+        assert_eq!(metrics.get_where("a_total", "m", "y"), Some(3.5));
+        assert_eq!(metrics.get_where("a_total", "m", "z"), None);
         assert_eq!(metrics.label("v", "v"), Some("3.5.1"));
     }
 }

@@ -104,7 +104,8 @@ impl Watches {
         let Add { id, range, from, queue } = add;
         let watch = Watch {
             range,
-            next: from,
+            // To etcd, 0 is the present, and a negative revision is an error to newer versions.
+            next: from.max(1),
             queue,
             pending: Vec::new(),
             paused: false,

@@ -12,6 +12,7 @@ mod event;
 mod hub;
 mod pump;
 mod queue;
+mod silence;
 mod tail;
 mod view;
 mod watcher;

@@ -11,21 +11,20 @@ use tokio::time::Instant;
 
 use super::event::Event;
 use super::hub::{Add, Signals, Watch, Watches};
+use super::silence::{Silence, Verdict};
 use crate::backoff::Backoff;
 use crate::classify::{Fault, classify};
 use crate::client::{Client, Inner, Range};
 use crate::error::{Cause, Error};
 use crate::picker::Connection;
 
-/// A stream that said nothing for so long is asked whether it still lives …
-const QUIET: Duration = Duration::from_secs(1);
-/// … and given up when it does not answer that for so long: silence is found within 2.65 s.
-const SILENT: Duration = Duration::from_millis(1250);
 /// A token this young has not expired (etcd counts its life in seconds, from 1): what is refused then is forbidden.
 const FRESH: Duration = Duration::from_millis(900);
 /// And what is refused twice within this time, with another token each time, is forbidden as well.
 const FORGIVE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(200);
+/// Where the answer to a watch of an empty range is awaited: no watch has this number.
+const REFUSAL: i64 = i64::MAX;
 
 /// Why a stream ended.
 pub(super) enum End {
@@ -43,6 +42,7 @@ enum Request {
     Create(u64),
     Cancel(i64),
     Progress,
+    Refusal,
 }
 
 /// What a new stream begins with.
@@ -126,8 +126,7 @@ impl Pump {
         signals: &Signals,
         backoff: &mut Backoff,
     ) -> End {
-        let mut heard = Instant::now();
-        let mut asked: Option<Instant> = None;
+        let mut silence = Silence::new();
         let mut ticked = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,17 +146,14 @@ impl Pump {
                     }
                     // A process that did not run could not hear: what waits for it comes first.
                     if ticked.elapsed() > 2 * TICK || self.check.is_running() {
-                        heard = Instant::now();
-                        asked = None;
+                        silence.end();
                     }
                     ticked = Instant::now();
-                    match asked {
-                        Some(since) if since.elapsed() >= SILENT => return End::Stalled,
-                        None if heard.elapsed() >= QUIET => {
-                            asked = Some(Instant::now());
-                            self.outbox.push_front(Request::Progress);
-                        }
-                        _ => {}
+                    match silence.tick() {
+                        Verdict::Wait => {}
+                        Verdict::AskForProgress => self.outbox.push_front(Request::Progress),
+                        Verdict::AskForRefusal => self.outbox.push_front(Request::Refusal),
+                        Verdict::Stalled => return End::Stalled,
                     }
                 }
                 checked = self.check.wait() => {
@@ -166,8 +162,7 @@ impl Pump {
                         // Not known to be the same store: nothing of it is passed on.
                         return End::Stalled;
                     }
-                    heard = Instant::now();
-                    asked = None;
+                    silence.end();
                 }
                 () = signals.notify.notified() => self.collect(watches, signals),
                 add = adds.recv() => match add {
@@ -179,8 +174,10 @@ impl Pump {
                 },
                 sent = transmit(&mut self.sender, next.as_ref()), if next.is_some() => {
                     self.outbox.pop_front();
-                    if let Some(Prepared::Create { wire, .. }) = next {
-                        self.awaited.push_back(wire);
+                    match next {
+                        Some(Prepared::Create { wire, .. }) => self.awaited.push_back(wire),
+                        Some(Prepared::Refusal) => self.awaited.push_back(REFUSAL),
+                        _ => {}
                     }
                     if let Err(error) = sent {
                         return End::Fault(classify(&error));
@@ -188,8 +185,7 @@ impl Pump {
                 }
                 message = self.responses.message(), if !self.check.is_running() => match message {
                     Ok(Some(message)) => {
-                        heard = Instant::now();
-                        asked = None;
+                        silence.end();
                         *backoff = Backoff::streams();
                         let Some(inner) = inner.upgrade() else { return End::Shutdown };
                         if let Some(end) = self.receive(message, &inner, watches) {
@@ -212,6 +208,7 @@ impl Pump {
         loop {
             match self.outbox.front()? {
                 Request::Progress => return Some(Prepared::Progress),
+                Request::Refusal => return Some(Prepared::Refusal),
                 Request::Cancel(wire) => return Some(Prepared::Cancel(*wire)),
                 Request::Create(id) => {
                     let id = *id;
@@ -249,6 +246,8 @@ impl Pump {
         if message.canceled {
             self.unmap(id);
             if message.compact_revision > 0 {
+                // It counts as a watch that is not synchronized until it is cancelled from here too.
+                self.outbox.push_back(Request::Cancel(wire));
                 watches.compacted(id, message.compact_revision);
                 return None;
             }
@@ -354,6 +353,7 @@ enum Prepared {
     Create { wire: i64, key: Vec<u8>, options: WatchOptions },
     Cancel(i64),
     Progress,
+    Refusal,
 }
 
 async fn transmit(
@@ -364,6 +364,10 @@ async fn transmit(
         Some(Prepared::Create { key, options, .. }) => sender.watch(key.clone(), Some(options.clone())).await,
         Some(Prepared::Cancel(wire)) => sender.cancel(*wire).await,
         Some(Prepared::Progress) => sender.request_progress().await,
+        Some(Prepared::Refusal) => {
+            let options = WatchOptions::new().with_range("0").with_watch_id(REFUSAL);
+            sender.watch("1", Some(options)).await
+        }
         None => Ok(()),
     }
 }
