@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::event::Event;
 use super::hub::{Add, Signals, Watch, Watches};
-use super::silence::{Silence, Verdict};
+use super::silence::{Silence, TICK, Verdict};
 use crate::backoff::Backoff;
 use crate::classify::{Fault, classify};
 use crate::client::{Client, Inner, Range};
@@ -22,7 +22,6 @@ use crate::picker::Connection;
 const FRESH: Duration = Duration::from_millis(900);
 /// And what is refused twice within this time, with another token each time, is forbidden as well.
 const FORGIVE: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_millis(200);
 /// Where the answer to a watch of an empty range is awaited: no watch has this number.
 const REFUSAL: i64 = i64::MAX;
 
@@ -127,7 +126,6 @@ impl Pump {
         backoff: &mut Backoff,
     ) -> End {
         let mut silence = Silence::new();
-        let mut ticked = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -144,11 +142,9 @@ impl Pump {
                         watches.fail_all(&error);
                         return End::Idle;
                     }
-                    // A process that did not run could not hear: what waits for it comes first.
-                    if ticked.elapsed() > 2 * TICK || self.check.is_running() {
+                    if self.check.is_running() {
                         silence.end();
                     }
-                    ticked = Instant::now();
                     match silence.tick() {
                         Verdict::Wait => {}
                         Verdict::AskForProgress => self.outbox.push_front(Request::Progress),
