@@ -170,7 +170,7 @@ fn a_session_that_dies_before_its_answer_learns_what_became_of_it() {
         stage.faults().next(Call::Txn, 1, Fault::HangReply);
         let (told, ()) = tokio::join!(counter.add(1), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert_eq!(stage.faults().expire_all(), 1);
+            assert_eq!(stage.faults().expire_all_sessions(), 1);
         });
         assert_eq!(told.unwrap(), 2);
         assert_eq!(counter.add(1).await.unwrap(), 3);

@@ -184,7 +184,7 @@ impl Server {
         &self.engine.clock
     }
 
-    /// Faults on command.
+    /// Returns the handle that injects faults into this server.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
@@ -196,8 +196,8 @@ impl Server {
         self.engine.with(|state, _| Status::of(state))
     }
 
-    /// Dies like a process that is killed: the port is closed, every connection reset. Its data stays, as on a disk;
-    /// leases do not run meanwhile. Nothing when it is down already.
+    /// Stops the server like `kill -9` stops etcd: the port is closed and every connection is reset. Its data stays, as on
+    /// a disk, and leases do not expire while it is down. Does nothing when it is down already.
     pub async fn kill(&self) {
         self.engine.down.store(true, Ordering::Release);
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -213,11 +213,11 @@ impl Server {
         self.thaw();
     }
 
-    /// Comes back after [`Server::kill`] with the data and the address it had. Leases have their whole time before them,
-    /// as after any change of leader. Nothing when it is up.
+    /// Starts the server again after [`Server::kill`], with the same data and address. Every lease has its whole time to
+    /// live again, as in etcd after an election. Does nothing when it is up.
     ///
     /// # Errors
-    /// [`Error::Listen`] when somebody else has taken the port.
+    /// [`Error::Listen`] when the port is in use by another program.
     pub async fn revive(&self) -> Result<()> {
         if !self.engine.down.load(Ordering::Acquire) {
             return Ok(());
@@ -231,20 +231,21 @@ impl Server {
         Ok(())
     }
 
-    /// Hangs like a process that is stopped by a signal: connections stay, and new ones are taken, but nobody answers.
+    /// Pauses the server like SIGSTOP pauses etcd: connections stay open and new ones are accepted, but nothing is
+    /// answered. The time of leases goes on.
     pub fn freeze(&self) {
         self.engine.wires.set_frozen(true);
         self.engine.with(|state, _| state.pause_leases());
     }
 
-    /// Ends [`Server::freeze`]. Leases whose time was up meanwhile end now.
+    /// Ends [`Server::freeze`]. Leases whose time ran out meanwhile expire now.
     pub fn thaw(&self) {
         self.engine.with(|state, _| state.unpause_leases());
         self.engine.wires.set_frozen(false);
     }
 
-    /// Replaces the store by a new, empty one that says it is the same: what clients see of a member whose disk was lost
-    /// and that was started again with the same flags. Connections are reset.
+    /// Empties the store but keeps the cluster and member ids: clients see a member that lost its disk and was started
+    /// again with the same flags. Connections are reset.
     pub fn wipe(&self) {
         self.engine.wires.cut_all();
         self.engine.with(|state, _| {
@@ -254,8 +255,7 @@ impl Server {
         });
     }
 
-    /// Stops it: streams end, requests that are being answered get their answers for up to a second, the port is free
-    /// when this returns.
+    /// Stops the server. Streams end, requests in flight have up to 1 s to finish, and the port is free on return.
     ///
     /// # Cancel safety
     /// Dropping the future drops the server.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{client, eventually, in_process, status};
 use etcd_client::{Client, EventType, GetOptions, PutOptions, WatchOptions};
+use sereno_core::{ConnectOptions, LostReason, Namespace, Session};
 use sereno_embed::{Call, Chaos, Event, Fault, RollBack, Server};
 use tokio::time::{Instant, timeout};
 use tonic::Code;
@@ -176,14 +177,39 @@ async fn a_lease_ends_on_command_and_its_watchers_see_it() {
     }
     let mut watch = client.watch("", Some(WatchOptions::new().with_all_keys())).await.unwrap();
     assert!(watch.message().await.unwrap().unwrap().created());
-    assert!(server.faults().expire(5) && !server.faults().expire(5));
-    assert!(server.faults().revoke(6));
-    assert_eq!(server.faults().expire_all(), 1);
+    assert!(server.faults().expire_lease(5) && !server.faults().expire_lease(5));
+    assert_eq!(server.faults().expire_all_sessions(), 0);
+    assert_eq!(server.faults().expire_all_leases(), 2);
     for key in ["x", "y", "z"] {
         let deletion = watch.message().await.unwrap().unwrap();
         assert_eq!(deletion.events()[0].event_type(), EventType::Delete);
         assert_eq!(deletion.events()[0].kv().unwrap().key(), key.as_bytes());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_expires_on_command_and_leases_of_others_stay() {
+    let server = in_process().await;
+    let mut raw = client(&server).await;
+    raw.lease_grant(600, None).await.unwrap();
+    let namespaced = |namespace: &str| {
+        let options = ConnectOptions::default().namespace(Namespace::new(namespace).unwrap());
+        sereno_core::Client::connect_via(server.dialer(), options)
+    };
+    let here = Session::open(&namespaced("a").await.unwrap()).await.unwrap();
+    let there = Session::open(&namespaced("b/c").await.unwrap()).await.unwrap();
+    let (mine, other) = (here.epoch(), there.epoch());
+    assert!(!server.faults().expire_session("") && !server.faults().expire_session("0"));
+    assert!(server.faults().expire_session(mine.id()) && !server.faults().expire_session(mine.id()));
+    assert_eq!(mine.lost().await, LostReason::Expired);
+    assert!(other.is_valid());
+    let next = here.next_epoch(1).await.unwrap();
+    assert_eq!(server.faults().expire_all_sessions(), 2);
+    assert_eq!(next.lost().await, LostReason::Expired);
+    assert_eq!(other.lost().await, LostReason::Expired);
+    here.close().await.unwrap();
+    there.close().await.unwrap();
+    assert_eq!(server.status().leases, 1, "the one that no session has");
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ fn a_lease_that_ends_in_the_middle_ends_the_ids_and_whoever_is_next_goes_on_abov
         let session = stage.session().await;
         let generator = open(&session, 1).await;
         let before = generator.next_ids(300).await.unwrap();
-        assert_eq!(stage.faults().expire_all(), 1);
+        assert_eq!(stage.faults().expire_all_sessions(), 1);
         let ended = async || generator.next_id().await.err();
         let error = stage.until("the generator to end", ended).await;
         assert!(error.is_session_lost(), "{error:?}");

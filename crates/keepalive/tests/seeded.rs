@@ -236,7 +236,7 @@ fn a_node_whose_lease_ended_is_restored_under_the_next_epoch_with_its_last_value
         let node = announce(&session, "n1", "1").await;
         node.update("2").await.unwrap();
         let first = session.epoch();
-        assert_eq!(stage.faults().expire_all(), 1);
+        assert_eq!(stage.faults().expire_all_sessions(), 1);
         let restored = async || {
             let status = node.status();
             (status.state == PresenceState::Kept && status.epoch == 2).then_some(status)

@@ -329,7 +329,7 @@ fn a_member_whose_lease_ended_joins_again_under_the_next_epoch() {
         let claim = stage.soon("a claim", member.claim()).await.unwrap();
         let mut positions = member.positions();
         let first = positions.next().await.unwrap().unwrap();
-        assert_eq!(stage.faults().expire_all(), 1);
+        assert_eq!(stage.faults().expire_all_sessions(), 1);
         let ended = stage.soon("the loss", positions.next()).await.unwrap();
         assert!(ended.is_err(), "{ended:?}");
         let second = stage.soon("the next position", positions.next()).await.unwrap().unwrap();

@@ -164,7 +164,7 @@ fn a_worker_whose_lease_ends_in_the_middle_is_told_and_so_is_who_waits() {
         let worker = group(&session).enter("n1").await.unwrap();
         let strict = WaitGroup::new(&other, NAME);
         let told = tokio::spawn(async move { strict.wait().await });
-        assert_eq!(stage.faults().expire_all(), 2);
+        assert_eq!(stage.faults().expire_all_sessions(), 2);
         stage.soon("the worker to be told", worker.lost()).await;
         let told = stage.soon("the waiter", told).await.unwrap();
         assert!(matches!(&told, Err(Error::WorkerDied { workers }) if workers.len() == 1), "{told:?}");

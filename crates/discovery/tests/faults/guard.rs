@@ -75,7 +75,7 @@ fn hosts_that_are_registered_again_within_the_hold_were_never_gone() {
         let mut changes = view.watch();
         assert!(matches!(next(&mut changes).await, Change::Snapshot(hosts) if hosts.len() == 20));
         // The session's lease; the hosts are restored under its next one.
-        assert!(stage.faults().expire_all() > 0);
+        assert!(stage.faults().expire_all_sessions() > 0);
         let mut history = Vec::new();
         while history.last().is_none_or(|last| last != "released") {
             assert!(view.len().unwrap() >= 17, "{history:?}");

@@ -257,7 +257,7 @@ fn a_lease_that_ended_brings_the_latest_host_back_under_the_next_epoch() {
         registration.modify(|host| host.password("new")).await.unwrap();
         registration.drain().await.unwrap();
         for round in 1..=3 {
-            assert_eq!(stage.faults().expire_all(), 1);
+            assert_eq!(stage.faults().expire_all_sessions(), 1);
             let restored = async || {
                 let status = registration.status();
                 (status.state == RegistrationState::Kept && status.restored == round).then_some(status.epoch)

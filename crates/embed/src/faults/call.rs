@@ -1,43 +1,43 @@
-//! Which requests a fault is for.
+//! Kinds of requests, to choose those that a fault applies to.
 
 use std::fmt;
 
-/// A kind of request, as a fault names it.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Call {
-    /// A read.
+    /// A read of one key or a range.
     Range,
     /// A write of one key.
     Put,
-    /// A deletion.
+    /// A deletion of one key or a range.
     DeleteRange,
     /// A transaction.
     Txn,
     /// A compaction.
     Compact,
-    /// A new lease.
+    /// The grant of a lease.
     LeaseGrant,
-    /// The end of a lease.
+    /// The revocation of a lease.
     LeaseRevoke,
     /// One keepalive on a lease stream.
     LeaseKeepAlive,
-    /// The question how long a lease still lives.
+    /// A query for the remaining time of a lease.
     LeaseTimeToLive,
-    /// The list of all leases.
+    /// A query for the list of leases.
     LeaseLeases,
-    /// The beginning of one watch on a stream.
+    /// The creation of one watch on a watch stream.
     Watch,
-    /// A request about the server itself: its status, members or alarms.
+    /// A request to the Maintenance or Cluster service: status, members, alarms.
     Maintenance,
-    /// [`Call::Put`], [`Call::DeleteRange`] or [`Call::Txn`]. Only for faults: no request is of this kind.
+    /// Covers [`Call::Put`], [`Call::DeleteRange`] and [`Call::Txn`]. For scripting faults only: no request has this kind.
     Write,
-    /// Every request. Only for faults: no request is of this kind.
+    /// Covers every request. For scripting faults only: no request has this kind.
     Any,
 }
 
 impl Call {
-    /// What requests can be.
+    /// The kinds that requests have.
     pub(crate) const KINDS: [Self; 12] = [
         Self::Range,
         Self::Put,
@@ -53,7 +53,7 @@ impl Call {
         Self::Maintenance,
     ];
 
-    /// Whether a fault for `self` is one for a request of kind `kind`.
+    /// Returns whether a fault scripted for `self` applies to a request of kind `kind`.
     #[must_use]
     pub fn covers(self, kind: Self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Faults drawn from a seed.
+//! Random faults, drawn from a seed.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::fault::Fault;
 
-/// Random faults, each with its probability per request.
+/// Random faults, each with a probability per request, for [`Faults::random`](crate::Faults::random).
 ///
-/// Before every request the same number of random numbers is drawn, whatever kind of request it is: the same seed and
-/// the same order of requests give the same faults.
+/// The same seed and the same order of requests give the same faults: each request draws the same number of random
+/// numbers, whatever its kind. At most one fault is drawn per request, so the probabilities should add up to at most 1.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,19 +34,19 @@ enum Kind {
     Compact,
 }
 
-/// What a draw says is to be done.
+/// The result of one draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Draw {
     Nothing,
     Fault(Fault),
     CutStreams,
-    /// The n-th lease, counted round.
+    /// Expire the n-th lease, modulo the number of leases.
     ExpireLease(usize),
     Compact,
 }
 
 impl Chaos {
-    /// No faults at all yet, to be drawn from this seed.
+    /// Starts with no faults. The faults added to it are drawn from this seed.
     #[must_use]
     pub fn seed(seed: u64) -> Self {
         Self { seed, odds: Vec::new(), longest_delay: Duration::ZERO }
@@ -88,7 +88,7 @@ impl Chaos {
         self.with(probability, Kind::Fault(Fault::NoLeader))
     }
 
-    /// [`Fault::Delay`] of up to `longest` with this probability, from 0 to 1.
+    /// [`Fault::Delay`] of a uniformly random time up to `longest` with this probability, from 0 to 1.
     #[must_use]
     pub fn delay(mut self, probability: f64, longest: Duration) -> Self {
         self.longest_delay = longest;
@@ -101,13 +101,13 @@ impl Chaos {
         self.with(probability, Kind::CutStreams)
     }
 
-    /// Ends one of the leases with this probability, from 0 to 1.
+    /// Expires a random lease with this probability, from 0 to 1.
     #[must_use]
     pub fn expire_lease(self, probability: f64) -> Self {
         self.with(probability, Kind::ExpireLease)
     }
 
-    /// Compacts the history up to now with this probability, from 0 to 1.
+    /// Compacts the history up to the current revision with this probability, from 0 to 1.
     #[must_use]
     pub fn compact(self, probability: f64) -> Self {
         self.with(probability, Kind::Compact)
@@ -124,7 +124,7 @@ impl Chaos {
     }
 }
 
-/// Chaos under way.
+/// A [`Chaos`] in use, with its random number generator.
 #[derive(Debug)]
 pub(super) struct Dice {
     chaos: Chaos,

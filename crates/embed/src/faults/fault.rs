@@ -1,56 +1,56 @@
-//! What can go wrong with one request.
+//! Faults of single requests, and the record of what was injected.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::call::Call;
 
-/// What is done to one request.
+/// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Not applied; the connection is reset, and with it everything else on it.
+    /// The request is not applied. The connection is reset, which breaks everything else on it too.
     LoseRequest,
-    /// Applied; the connection is reset before the answer is on it.
+    /// The request is applied. The connection is reset before the answer is sent, which breaks everything else on it too.
     LoseReply,
-    /// Not applied and never answered. The connection stays.
+    /// The request is neither applied nor answered. The connection stays open.
     HangRequest,
-    /// Applied and never answered. The connection stays.
+    /// The request is applied but never answered. The connection stays open.
     HangReply,
-    /// Applied so much later.
+    /// The request is applied, and answered, after this time.
     Delay(Duration),
-    /// Applied at once, answered so much later.
+    /// The request is applied at once and answered after this time.
     DelayReply(Duration),
-    /// Not applied: `Unavailable`, `etcdserver: server stopped`.
+    /// The request is refused with `Unavailable`, `etcdserver: server stopped`.
     Refuse,
-    /// Not applied: `Unavailable`, `etcdserver: no leader`.
+    /// The request is refused with `Unavailable`, `etcdserver: no leader`.
     NoLeader,
-    /// Not applied: `ResourceExhausted`, `etcdserver: mvcc: database space exceeded`.
+    /// The request is refused with `ResourceExhausted`, `etcdserver: mvcc: database space exceeded`.
     OutOfSpace,
 }
 
-/// What was done to the server beside a request.
+/// A random change of the server itself, made by [`Chaos`](crate::Chaos) before a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// All watch and keepalive streams were ended.
     CutStreams,
-    /// This lease was ended, as if its time were up.
+    /// The lease with this id was expired.
     ExpireLease(i64),
     /// The history was compacted up to this revision.
     Compact(i64),
 }
 
-/// One fault that has been injected.
+/// One entry of [`Faults::injected`](crate::Faults::injected).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Injected {
-    /// The number of the request since the server was started, from 1.
+    /// The number of the request since the server started, from 1.
     pub number: u64,
-    /// What kind of request it was.
+    /// The kind of the request.
     pub call: Call,
-    /// What was done to it.
+    /// The fault of the request, if it had one.
     pub fault: Option<Fault>,
-    /// What was done to the server just before it.
+    /// The change of the server just before the request, if there was one.
     pub event: Option<Event>,
 }
 

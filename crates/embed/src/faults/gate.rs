@@ -1,4 +1,4 @@
-//! Where a request meets its fault.
+//! Injects faults into requests.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::store::Refusal;
 use crate::wire::Link;
 
-/// What still has to happen to a request that may be applied, once it has been.
+/// The part of a fault that comes after the request was applied.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Passage {
@@ -22,7 +22,7 @@ pub(crate) enum Passage {
 }
 
 impl Passage {
-    /// To be called when the request has been applied: the answer may be given when this returns `Ok`.
+    /// Finishes the fault after the request was applied. The answer is sent only if this returns `Ok`.
     pub(crate) async fn leave(self, link: Option<&Link>) -> Result<(), Status> {
         match self {
             Self::Answer => Ok(()),
@@ -37,7 +37,7 @@ impl Passage {
 }
 
 impl Engine {
-    /// To be called before a request is applied: it may be when this returns `Ok`.
+    /// Starts the fault of a request. The request is applied only if this returns `Ok`.
     pub(crate) async fn enter(
         &self,
         call: Call,
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Draws what happens to a request, and does what happens beside it.
+    /// Decides the fault of a request, and makes the change of the server that was drawn with it.
     fn meet(&self, call: Call) -> (Option<Fault>, bool) {
         let (turn, no_leader) = self.plan(|plan| (plan.next(call), plan.no_leader));
         let event = match turn.draw {
@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-/// What etcd says without a leader: at once to those who asked for one, after seven seconds to others.
+/// etcd's answer without a leader: immediate for requests that require one, after 7 s for others.
 async fn no_leader_answer(wants_leader: bool) -> Status {
     if wants_leader {
         return Refusal::NO_LEADER.into();
@@ -94,7 +94,7 @@ async fn no_leader_answer(wants_leader: bool) -> Status {
     Refusal::TIMED_OUT.into()
 }
 
-/// The status never gets anywhere: its connection is gone.
+/// Resets the connection. The returned status never reaches the client.
 fn cut(link: Option<&Link>) -> Status {
     if let Some(link) = link {
         link.cut();

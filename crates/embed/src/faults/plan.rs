@@ -1,4 +1,4 @@
-//! What is to go wrong next.
+//! The faults to come, scripted and random, and the record of those that were injected.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use super::fault::{Event, Fault, Injected};
 /// How many injected faults are remembered.
 const MEMORY: usize = 100_000;
 
-/// Faults to come, and those that have been.
+/// The scripted and random faults to come, and the injected ones.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     scripted: VecDeque<(Call, usize, Fault)>,
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) no_leader: bool,
 }
 
-/// What is done about one request.
+/// The decision for one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
     pub(super) number: u64,

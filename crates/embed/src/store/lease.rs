@@ -212,7 +212,22 @@ impl State {
 
     /// Ends all leases, each in a revision of its own, and returns how many there were.
     pub(crate) fn end_all_leases(&mut self) -> usize {
-        let ids: Vec<i64> = self.leases.all.keys().copied().collect();
+        self.end_leases(|_| true)
+    }
+
+    /// Ends the lease of the session whose epoch has this id. False when there is none.
+    pub(crate) fn end_session(&mut self, epoch: &str) -> bool {
+        self.end_leases(|lease| lease.keys.iter().any(|key| session_of(key) == Some(epoch.as_bytes()))) > 0
+    }
+
+    /// Ends the leases of all sessions, each in a revision of its own, and returns how many there were.
+    pub(crate) fn end_all_sessions(&mut self) -> usize {
+        self.end_leases(|lease| lease.keys.iter().any(|key| session_of(key).is_some()))
+    }
+
+    fn end_leases(&mut self, chosen: impl Fn(&Lease) -> bool) -> usize {
+        let ids: Vec<i64> =
+            self.leases.all.iter().filter(|(_, lease)| chosen(lease)).map(|(id, _)| *id).collect();
         for id in &ids {
             self.end_lease(*id);
         }
@@ -254,6 +269,14 @@ impl State {
         let leases = self.leases.queue.iter().map(|(_, id)| PbLeaseStatus { id: *id }).collect();
         PbLeaseLeasesResponse { header: Some(self.header()), leases }
     }
+}
+
+/// The id of the epoch whose session key this is: sereno-core writes it as `<namespace>/.s/<id>`, and no recipe's name can
+/// be `.s`, because a leading dot is escaped.
+fn session_of(key: &[u8]) -> Option<&[u8]> {
+    let slash = key.iter().rposition(|byte| *byte == b'/')?;
+    let (path, id) = key.split_at_checked(slash)?;
+    path.ends_with(b"/.s").then_some(id.get(1..)?)
 }
 
 fn seconds(ttl: i64) -> Duration {
