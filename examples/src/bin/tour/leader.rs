@@ -19,7 +19,7 @@ use crate::figures::{Figures, Longest, NAMES};
 use crate::job::{self, Job};
 use crate::ledger::Ledger;
 use crate::task::{self, News, Order, Task};
-use crate::view::View;
+use crate::view::{View, wrapped};
 use crate::{plain, settlement};
 
 /// How long the workers may take to be there.
@@ -46,12 +46,11 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<()> {
     let epoch = session.valid_epoch()?;
     let ids = IdGenerator::open(&session).await?;
     let job = ids.next_id().await?.to_string();
-    let more = if corpus.bounded { ", which has more: the tour is kept short" } else { "" };
-    println!(
-        "job {job}: {} files of {}{more}",
-        HumanCount(corpus.files.len() as u64),
-        corpus.folder.display()
-    );
+    println!("Job {job}: count {} text files in", HumanCount(corpus.files.len() as u64));
+    println!("  {}", corpus.folder.display());
+    if corpus.bounded {
+        println!("  (Not all of its files: the tour leaves some out to stay short.)");
+    }
 
     let mut crew = Crew::default();
     let done = tokio::select! {
@@ -98,7 +97,7 @@ async fn lead(
     let mut view = View::new(corpus.files.len())?;
     let published = publish(corpus, ids, &recipes).await?;
     view.say(format!(
-        "published {} tasks in {} ms: {} messages/s",
+        "Published {} tasks in {} ms ({} messages/s).",
         HumanCount(corpus.files.len() as u64),
         published.as_millis(),
         HumanCount(rate(corpus.files.len() as u64, published)),
@@ -128,15 +127,20 @@ async fn lead(
     }
     let shares: Vec<String> =
         shares.iter().map(|(name, files)| format!("{name} {}", HumanCount(*files))).collect();
-    println!("counted in {:.1} s; files by worker: {}", took.as_secs_f64(), shares.join(", "));
+    println!(
+        "{}",
+        wrapped(&format!("Done in {:.1} s. Files per worker: {}", took.as_secs_f64(), shares.join(", ")))
+    );
     if !lost.is_empty() {
-        println!("{} died: others counted what they had claimed; {}", lost.join(" and "), told(owed));
+        let text =
+            format!("The other workers took over the claims of {}. {}", lost.join(" and "), told(owed));
+        println!("{}", wrapped(&text));
     }
     check(corpus, totals, &longest)?;
     // Who finished has heard every task; who died, perhaps.
     let delivered = view.messages() + (corpus.files.len() * (plan.workers - lost.len())) as u64;
     println!(
-        "{} messages delivered, {}/s; nothing was lost, nothing was counted twice",
+        "{} messages delivered ({}/s): no file was lost or counted twice.",
         HumanCount(delivered),
         HumanCount(rate(delivered, took)),
     );
@@ -153,17 +157,16 @@ async fn gather(workers: usize, client: &Client, job: &str, crew: &mut Crew) -> 
     crew.hire(workers, job)?;
     let group = Group::new(client, job);
     let there = tokio::select! {
-        there = timeout(START, group.wait_for(workers)) => there.context("the workers do not come")??,
+        there = timeout(START, group.wait_for(workers)) => there.context("not all workers have joined")??,
         ended = crew.ended() => {
             let (name, status) = ended?;
             bail!("worker {name} ended at once: {status}");
         }
     };
-    let there: Vec<String> = there
-        .iter()
-        .map(|node| format!("{} (process {})", node.name, String::from_utf8_lossy(&node.value)))
-        .collect();
-    println!("{workers} workers: {}", there.join(", "));
+    let there: Vec<String> =
+        there.iter().map(|node| format!("{}:{}", node.name, String::from_utf8_lossy(&node.value))).collect();
+    println!("{workers} workers have joined (name:process id):");
+    println!("{}", wrapped(&format!("  {}", there.join(" "))));
     Ok(())
 }
 
@@ -208,7 +211,8 @@ async fn follow(
                     for died in workers {
                         // It may be paused or cut off rather than dead. Before anyone settles its affairs, it is.
                         crew.kill(&died.label).await?;
-                        view.say(format!("{} is dead: its lease has run out, and its claims are free", died.label));
+                        view.died(&died.label);
+                        view.say(format!("{} is dead: its lease has expired and its claims are free.", died.label));
                         recipes.working.dismiss(&died.id).await?;
                         lost.push(died.label);
                     }
@@ -234,8 +238,9 @@ async fn follow(
                 if to_kill && view.messages() * 2 >= corpus.files.len() as u64 {
                     to_kill = false;
                     let process = crew.kill(&message.worker).await?.unwrap_or_default();
+                    view.died(&message.worker);
                     view.say(format!(
-                        "{} (process {process}) was killed with SIGKILL after {} of {} files",
+                        "{} (process {process}) was killed with SIGKILL after {} of {} files.",
                         message.worker, HumanCount(view.messages()), HumanCount(corpus.files.len() as u64),
                     ));
                 }
@@ -248,7 +253,7 @@ async fn follow(
 
 /// Compares with what one process counts by itself.
 fn check(corpus: &Corpus, totals: Figures, longest: &Longest) -> anyhow::Result<()> {
-    println!("now one process by itself:");
+    println!("Now one process counts the same files, without etcd.");
     let start = Instant::now();
     let (expected, expected_longest) = plain::count(corpus.files.iter().map(|file| &file.path))?;
     let took = start.elapsed();
@@ -260,26 +265,26 @@ fn check(corpus: &Corpus, totals: Figures, longest: &Longest) -> anyhow::Result<
             HumanCount(expected).to_string()
         );
     }
-    println!("longest words: {}", longest.0.join(" "));
+    println!("{}", wrapped(&format!("Longest words: {}", longest.0.join(" "))));
     if totals == expected && *longest == expected_longest {
-        println!("check: OK, the same as one process counts in {:.1} s", took.as_secs_f64());
+        println!("check: OK, the totals are equal (one process took {:.1} s)", took.as_secs_f64());
         return Ok(());
     }
     let changed: Vec<String> = corpus.changed().iter().map(|path| path.display().to_string()).collect();
     if changed.is_empty() {
         bail!("check: FAILED, the totals differ from what one process counts");
     }
-    bail!("check: FAILED, and no wonder: files have changed meanwhile: {}", changed.join(", "));
+    bail!("check: FAILED, because these files changed during the run: {}", changed.join(", "));
 }
 
 /// What the dead owed, in words.
 fn told(owed: Figures) -> String {
     if owed == Figures::default() {
-        return "what they had recorded was in the counters".to_owned();
+        return "The counters already held every result that was recorded.".to_owned();
     }
     let owed: Vec<String> =
         owed.0.iter().zip(NAMES).map(|(n, name)| format!("{} {name}", HumanCount(*n))).collect();
-    format!("of what they had recorded, {} were not in the counters yet and were added", owed.join(", "))
+    format!("Recorded but not yet in the counters, and added now: {}.", owed.join(", "))
 }
 
 fn rate(count: u64, time: Duration) -> u64 {

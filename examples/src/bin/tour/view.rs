@@ -10,6 +10,29 @@ use crate::task::News;
 
 /// In how many steps progress is told where there is no terminal.
 const STEPS: u64 = 10;
+/// Columns that a line of output may take.
+const WIDTH: usize = 80;
+/// Workers that are named in a line of progress; more are counted.
+const NAMED: usize = 8;
+
+/// Breaks a text at spaces into lines of at most 80 columns; later lines are indented.
+pub(crate) fn wrapped(text: &str) -> String {
+    let indent = text.len() - text.trim_start().len();
+    let (mut lines, mut width) = (" ".repeat(indent), indent);
+    for (index, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if index > 0 && width + 1 + length > WIDTH {
+            lines.push_str("\n  ");
+            width = 2;
+        } else if index > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += length;
+    }
+    lines
+}
 
 /// The progress of one job.
 #[derive(Debug)]
@@ -19,6 +42,7 @@ pub(crate) struct View {
     done: u64,
     told: u64,
     alive: BTreeSet<String>,
+    dead: BTreeSet<String>,
     heard: u64,
     pace: Pace,
     latest: String,
@@ -29,15 +53,16 @@ impl View {
     pub(crate) fn new(total: usize) -> anyhow::Result<Self> {
         let total = u64::try_from(total)?;
         let bar = if std::io::stdout().is_terminal() {
-            let style = "{elapsed_precise} [{bar:32}] {human_pos}/{human_len} files  {wide_msg}";
+            let style = "{elapsed_precise} [{bar:20}] {human_pos}/{human_len} files  {wide_msg}";
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stdout());
             Some(bar.with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
         } else {
             None
         };
         let (done, told, heard) = (0, 0, 0);
-        let (alive, pace, latest) = (BTreeSet::new(), Pace::new(), String::new());
-        Ok(Self { bar, total, done, told, alive, heard, pace, latest })
+        let (alive, dead) = (BTreeSet::new(), BTreeSet::new());
+        let (pace, latest) = (Pace::new(), String::new());
+        Ok(Self { bar, total, done, told, alive, dead, heard, pace, latest })
     }
 
     /// Something worth a line of its own.
@@ -69,7 +94,15 @@ impl View {
     }
 
     pub(crate) fn joined(&mut self, name: String) {
-        self.alive.insert(name);
+        if !self.dead.contains(&name) {
+            self.alive.insert(name);
+        }
+    }
+
+    /// The leader knows of a death at once; the group's watch shows the worker until its lease expires.
+    pub(crate) fn died(&mut self, name: &str) {
+        self.alive.remove(name);
+        self.dead.insert(name.to_owned());
     }
 
     pub(crate) fn left(&mut self, name: &str) {
@@ -97,8 +130,11 @@ impl View {
     }
 
     fn pulse(&self) -> String {
-        let alive: Vec<&str> = self.alive.iter().map(String::as_str).collect();
-        format!("alive: {}  {} messages/s", alive.join(" "), HumanCount(self.pace.per_second))
+        let mut alive = self.alive.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        if self.alive.len() > NAMED {
+            alive = format!("{} workers", self.alive.len());
+        }
+        format!("alive: {alive}  {} messages/s", HumanCount(self.pace.per_second))
     }
 }
 
@@ -121,5 +157,29 @@ impl Pace {
             self.per_second = count.saturating_sub(self.from) * 1000 / passed;
             (self.since, self.from) = (Instant::now(), count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_at_spaces() {
+        assert_eq!(wrapped("two words"), "two words");
+        let word = "w".repeat(30);
+        let text = wrapped(&[word.as_str(); 5].join(" "));
+        assert_eq!(text, format!("{word} {word}\n  {word} {word}\n  {word}"));
+    }
+
+    #[test]
+    fn a_dead_worker_is_not_shown_as_alive_though_its_lease_still_runs() {
+        let mut view = View::new(1).unwrap();
+        view.joined("w1".to_owned());
+        view.joined("w2".to_owned());
+        view.died("w2");
+        // The group's first snapshot may come after the death.
+        view.joined("w2".to_owned());
+        assert!(view.pulse().starts_with("alive: w1  "), "{}", view.pulse());
     }
 }
