@@ -45,6 +45,12 @@ fn program() -> String {
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
+/// The time between two keepalives. Short, because the session can be as much closer to its end when an outage begins; a
+/// keepalive costs etcd no write.
+pub(crate) fn period(ttl: Duration) -> Duration {
+    ttl / 20
+}
+
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
 }
@@ -70,6 +76,7 @@ impl Keeper {
             };
             tracing::info!(epoch = next.number(), "session epoch begins");
             let number = next.number();
+            shared.acknowledge();
             shared.epochs.send_replace(next);
             shared.begun.notify_waiters();
             shared.report(number, SessionState::Connected);
@@ -109,14 +116,19 @@ impl Keeper {
     /// Sends keepalives; returns when etcd says that the lease is gone.
     async fn beat(&self, epoch: &Epoch) -> LostReason {
         let client = &self.shared.client;
-        let period = epoch.ttl() / 3;
-        let patience = (epoch.ttl() / 6).clamp(Duration::from_millis(250), Duration::from_secs(2));
+        let period = period(epoch.ttl());
+        let most = Duration::from_secs(2);
+        let quick = (epoch.ttl() / 10).clamp(Duration::from_millis(250), most);
+        let patient = (epoch.ttl() / 6).clamp(Duration::from_millis(500), most);
+        let pauses = || {
+            let most = (epoch.ttl() / 20).min(Duration::from_millis(500));
+            Backoff::new(most.min(Duration::from_millis(50)), most)
+        };
         let mut heart = Heart::default();
-        let mut backoff =
-            Backoff::new(Duration::from_millis(50), (epoch.ttl() / 6).min(Duration::from_secs(1)));
+        let mut backoff = pauses();
+        let mut patience = quick;
         // The grant was as good as a keepalive.
         let mut next = Instant::now() + period;
-        let mut acknowledged = Instant::now();
         loop {
             tokio::time::sleep_until(next).await;
             match heart.beat(client, epoch.lease(), epoch.ttl(), patience).await {
@@ -124,18 +136,18 @@ impl Keeper {
                     if !epoch.extend(sent, ttl) {
                         return LostReason::Deadline;
                     }
-                    acknowledged = Instant::now();
-                    backoff = Backoff::new(
-                        Duration::from_millis(50),
-                        (epoch.ttl() / 6).min(Duration::from_secs(1)),
-                    );
+                    self.shared.acknowledge();
+                    backoff = pauses();
+                    patience = quick;
                     self.shared.report(epoch.number(), SessionState::Connected);
                     next = sent + period;
                 }
                 Beat::Gone => return LostReason::Expired,
                 Beat::Failed(cause) => {
                     tracing::debug!(%cause, "keepalive failed");
-                    if acknowledged.elapsed() > period {
+                    // The next one has to connect first: several round trips, where the way is long.
+                    patience = patient;
+                    if self.shared.silence() > epoch.ttl() / 3 {
                         self.shared.report(epoch.number(), SessionState::Suspended);
                     }
                     next = Instant::now() + backoff.next();
@@ -208,7 +220,7 @@ impl Keeper {
     /// Lets the recipes finish, then revokes.
     async fn close(&self, epoch: &Epoch) {
         let shared = &self.shared;
-        let within = shared.options.close_within.unwrap_or_else(|| shared.client.deadline());
+        let within = shared.time_to_close();
         let deadline = Instant::now() + within;
         shared.tasks.close();
         // Recipes still need the lease while they put things in order; half of the time is theirs.

@@ -4,6 +4,7 @@ mod events;
 mod keeper;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -170,27 +171,31 @@ impl Presence {
     /// The update is done, now or later, even when the future is dropped.
     pub async fn update(&self, value: impl Into<Bytes>) -> Result<i64> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Update(value.into(), reply), answer).await
+        self.ask(Command::Update(value.into(), reply), answer, self.session.client().deadline()).await
     }
 
     /// Deletes the key, at once and only if it is still ours. One RPC.
     ///
     /// # Errors
-    /// As any call, within the client's deadline: then the key goes with the session.
+    /// As any call, within [`Session::time_to_close`]: then the key goes with the session.
     ///
     /// # Cancel safety
-    /// Leaving goes on when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn leave(self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        match self.ask(Command::Leave(reply), answer).await {
+        match self.ask(Command::Leave(reply), answer, self.session.time_to_close()).await {
             // It had ended before: displaced, or the session closed.
             Err(Error::SessionLost { .. } | Error::NameTaken) => Ok(()),
             result => result,
         }
     }
 
-    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
-        let deadline = self.session.client().deadline();
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T>>,
+        deadline: Duration,
+    ) -> Result<T> {
         let asked = async {
             self.commands.send(command).await.map_err(|_| self.over())?;
             answer.await.map_err(|_| self.over())?

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,13 +31,27 @@ pub use self::weak::WeakSession;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// How long the session's keys outlive a process that died; also how long etcd may be away without the session
-    /// being lost. Default: 15 s, at least 1 s, in whole seconds (rounded up). etcd may grant more.
+    /// The time to live of the session's lease: how long its keys outlive a process that died. Default: 15 s, at least 1 s, in
+    /// whole seconds (rounded up). etcd may grant more.
+    ///
+    /// A healthy session survives every outage of etcd that is shorter than `ttl - margin - period - pause`, less a few round
+    /// trips for connecting again, whenever it begins:
+    ///
+    /// | part | why | length | at 15 s |
+    /// |---|---|---|---|
+    /// | margin | see [`Epoch::valid_until`](crate::Epoch::valid_until) | a twentieth, at least 200 ms | 0.75 s |
+    /// | period | the last keepalive before the outage is so old at most | a twentieth | 0.75 s |
+    /// | pause | between a keepalive that failed and the next one | a twentieth, at most 500 ms | 0.5 s |
+    ///
+    /// That is more than three quarters of a time to live of 4 s and more (13 s of 15 s), whether etcd was stopped, frozen or
+    /// restarted. Where the network swallows packets without a word, a keepalive that was under way when the outage ended is
+    /// waited for in vain: a sixth of the time to live less, 500 ms to 2 s (11 s of 15 s).
     ///
     /// Three times (election timeout + round trip) is the least that survives a change of leader: 5 s with etcd's
     /// defaults.
     pub ttl: Duration,
-    /// How long [`Session::close`] may take with etcd gone. Default: the client's deadline.
+    /// How long [`Session::close`] may take with etcd gone. Default: the client's deadline. The time counts from etcd's last
+    /// answer to a keepalive: see [`Session::time_to_close`].
     pub close_within: Option<Duration>,
 }
 
@@ -113,6 +128,8 @@ pub(crate) struct Shared {
     /// Waits for it.
     pub(crate) tasks: TaskTracker,
     pub(crate) closed: watch::Sender<Option<Result<()>>>,
+    /// When etcd last acknowledged a keepalive, or granted a lease.
+    acknowledged: Mutex<Instant>,
     pub(crate) markers: Markers,
     serials: AtomicU64,
     parts: Mutex<HashMap<(TypeId, Prefix), Weak<dyn Any + Send + Sync>>>,
@@ -136,8 +153,8 @@ impl Session {
         Self::open_with(client, SessionOptions::default()).await
     }
 
-    /// Grants a lease, creates the session's key and starts keeping it alive. Two RPCs, then one keepalive on one stream
-    /// per third of the time to live, whatever the number of keys: no raft write.
+    /// Grants a lease, creates the session's key and starts keeping it alive. Two RPCs, then a keepalive on one stream
+    /// per twentieth of the time to live (80 a minute at 15 s), whatever the number of keys: no raft write.
     ///
     /// # Errors
     /// As any call; [`Error::InvalidOption`] for a time to live below 1 s; [`Error::OutOfSpace`] when etcd's database is
@@ -164,6 +181,7 @@ impl Session {
             closing: closing.clone(),
             tasks: TaskTracker::new(),
             closed: watch::Sender::new(None),
+            acknowledged: Mutex::new(Instant::now()),
             markers: Markers::default(),
             serials: AtomicU64::new(1),
             parts: Mutex::default(),
@@ -172,11 +190,14 @@ impl Session {
         Ok(Self { shared, _alive: Arc::new(Alive(closing)) })
     }
 
-    /// As [`Session::open_with`], tried again while etcd is away, for at most `within`: for services that may start before
-    /// etcd does.
+    /// Opens a session, and keeps trying for up to `within` while etcd cannot be reached. For services that may start before etcd
+    /// does.
+    ///
+    /// Between two attempts it pauses for 50 ms at first and 1 s at most. Each attempt costs what [`Session::open_with`] does.
     ///
     /// # Errors
-    /// As [`Session::open_with`]; what will not pass by itself at once, [`Error::Unavailable`] and its like when `within` is over.
+    /// As [`Session::open_with`]. Permanent errors (a bad option, a refused password) are returned immediately; errors that may
+    /// pass, such as [`Error::Unavailable`], only after `within`.
     ///
     /// # Cancel safety
     /// As [`Session::open_with`].
@@ -282,19 +303,42 @@ impl Session {
     }
 
     /// Ends the session in order: lets the recipes finish what they have in hand, then revokes the lease, so that others
-    /// see at once that this process has gone. May be called more than once; ends within
-    /// [`SessionOptions::close_within`] with etcd gone.
+    /// see at once that this process has gone. May be called more than once.
+    ///
+    /// One budget, [`SessionOptions::close_within`], covers all of it: half is for the recipes, the rest for the lease. Handles
+    /// that are ended one by one before share it, see [`Session::time_to_close`].
     ///
     /// # Errors
     /// As any call, when the lease could not be revoked: it runs out by itself.
     ///
     /// # Cancel safety
-    /// Once polled, closing goes on in the background when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn close(&self) -> Result<()> {
         self.shared.closing.cancel();
         let mut closed = self.shared.closed.subscribe();
         let ended = closed.wait_for(Option::is_some).await.map_err(|_| Error::Stopped)?;
         ended.clone().unwrap_or(Ok(()))
+    }
+
+    /// The longest that ending something of this session may wait for etcd now: what is left of
+    /// [`SessionOptions::close_within`] since etcd last acknowledged a keepalive, and at least a tenth of it. No RPC.
+    ///
+    /// While etcd answers that is the whole budget. With etcd gone, whoever ends several handles and then the session waits for
+    /// the budget once, and a tenth of it for each further handle.
+    #[must_use]
+    pub fn time_to_close(&self) -> Duration {
+        self.shared.time_to_close()
+    }
+
+    /// Waits for work that ends something of this session, for [`Session::time_to_close`] at most. For recipes.
+    ///
+    /// # Errors
+    /// As the work; [`Error::Timeout`] when it took longer. A write that it had sent continues in the background.
+    ///
+    /// # Cancel safety
+    /// As the work.
+    pub async fn within_time_to_close<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.shared.within_time_to_close(work).await
     }
 
     /// Whether the session is closing or closed.
@@ -332,6 +376,30 @@ impl Shared {
         let deadline = self.client.deadline();
         let waited = tokio::time::timeout_at(until(deadline), self.next_epoch(0)).await;
         waited.map_err(|_| Error::Timeout { deadline, cause: Cause::new("no session epoch began") })?
+    }
+
+    /// etcd has answered.
+    pub(crate) fn acknowledge(&self) {
+        *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago etcd last answered.
+    pub(crate) fn silence(&self) -> Duration {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    pub(crate) fn time_to_close(&self) -> Duration {
+        let within = self.options.close_within.unwrap_or_else(|| self.client.deadline());
+        // An answer is due once in a period: so much silence is none.
+        let silence = self.silence().saturating_sub(crate::heart::period(self.options.ttl));
+        within.saturating_sub(silence).max(within / 10)
+    }
+
+    pub(crate) async fn within_time_to_close<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let deadline = self.time_to_close();
+        let cause = || Cause::new("etcd did not confirm the end; it continues in the background");
+        let waited = tokio::time::timeout(deadline, work).await;
+        waited.unwrap_or_else(|_| Err(Error::Timeout { deadline, cause: cause() }))
     }
 
     /// The one part of a kind for a prefix that all handles of this session share, made on first use.

@@ -63,10 +63,12 @@ pub enum Error {
         #[source]
         cause: Option<sereno_core::Error>,
     },
-    /// A change of a registration could not be made in time. It is remembered, and made as soon as it can be.
-    #[error("not done within {within:?}; it will be")]
+    /// etcd did not confirm a change of a registration in time. The change is remembered, and written as soon as etcd answers.
+    #[error(
+        "etcd did not confirm a change of the registration within {within:?}; it continues in the background"
+    )]
     NotYet {
-        /// How long was waited: the client's deadline.
+        /// How long was waited.
         within: Duration,
     },
     /// The registration has been stopped.

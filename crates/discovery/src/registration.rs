@@ -191,11 +191,11 @@ impl Registration {
     /// Two RPCs.
     ///
     /// # Errors
-    /// [`Error::NotYet`] when etcd did not answer within the client's deadline: the host is deleted as soon as it does,
-    /// or goes with its lease.
+    /// [`Error::NotYet`] when etcd did not answer within [`Session::time_to_close`](sereno_core::Session::time_to_close): the
+    /// host is deleted as soon as it does, or goes with its lease.
     ///
     /// # Cancel safety
-    /// Once polled, stopping goes on when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn stop(&self) -> Result<()> {
         self.board.stop.cancel();
         let progress = self.until(|progress| progress.ended.is_some()).await;

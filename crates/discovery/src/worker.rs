@@ -272,10 +272,10 @@ impl Worker {
         }
     }
 
-    /// Takes the host away: marked first, so that it is not taken for one that has died. Whoever waits is told within the
-    /// client's deadline.
+    /// Takes the host away: marked first, so that it is not taken for one that has died. Whoever waits is told within
+    /// [`Session::time_to_close`].
     async fn leave(mut self, end: End, presence: Presence) {
-        let within = self.session.client().deadline();
+        let within = self.session.time_to_close();
         let leaving = async {
             self.mark().await;
             presence.leave().await

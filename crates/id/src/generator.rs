@@ -139,10 +139,10 @@ impl IdGenerator {
     /// Ends the generator for all its clones and gives its worker ids back. One write.
     ///
     /// # Errors
-    /// As any call: then the worker ids go with the session.
+    /// As any call, within [`Session::time_to_close`]: then the worker ids go with the session.
     ///
     /// # Cancel safety
-    /// Once polled, closing goes on when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn close(&self) -> Result<()> {
         let post = self.inner.post();
         // Before anything else: from here on no id is given out.
@@ -151,7 +151,8 @@ impl IdGenerator {
         if post.commands.send(Command::Close(reply)).await.is_err() {
             return Ok(()); // It had ended before.
         }
-        answer.await.unwrap_or(Ok(()))
+        let closed = async { Ok(answer.await.unwrap_or(Ok(()))) };
+        self.inner.session.within_time_to_close(closed).await?
     }
 }
 

@@ -76,10 +76,10 @@ impl Announcement {
     /// Takes the node away, at once and only if it is still this announcement's. One RPC.
     ///
     /// # Errors
-    /// As any call, within the client's deadline: then the key goes with the session.
+    /// As any call, within [`Session::time_to_close`](crate::core::Session::time_to_close): then the key goes with the session.
     ///
     /// # Cancel safety
-    /// Leaving goes on when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn leave(self) -> Result<()> {
         Ok(self.presence.leave().await?)
     }

@@ -70,7 +70,7 @@ impl Follower {
         let deleted = async {
             match end {
                 End::Closing => Ok(()),
-                End::Stopped | End::Failed(_) => self.delete().await,
+                End::Stopped | End::Failed(_) => Ok(self.session.within_time_to_close(self.delete()).await?),
             }
         };
         let (deleted, ()) = tokio::join!(deleted, self.line.close());
@@ -160,9 +160,9 @@ impl Follower {
         Ok(Step::Conflict)
     }
 
-    async fn delete(&self) -> Result<()> {
+    async fn delete(&self) -> sereno_core::Result<()> {
         let delete = Txn::new().when(Compare::exists(&self.key)).then(Op::delete(&self.key));
-        Ok(self.client.settle(&delete).await.map(|_| ())?)
+        self.client.settle(&delete).await.map(|_| ())
     }
 
     /// Writes the key again, under the next epoch if need be.

@@ -184,7 +184,7 @@ impl Member {
     }
 
     /// Leaves the group, at once: deletes its key, ends its connections, frees its task. May be called more than once. One
-    /// RPC. Ends within the client's deadline, with etcd gone too.
+    /// RPC. Ends within [`Session::time_to_close`](sereno_core::Session::time_to_close), with etcd gone too.
     ///
     /// What had come and was not received: at most once, it can still be received; at least once, it is given back and goes
     /// to another member, and so does what was received and not acknowledged.
@@ -193,7 +193,7 @@ impl Member {
     /// As any call, when the key could not be deleted: it ends with the session's lease.
     ///
     /// # Cancel safety
-    /// Once polled, it goes on in the background.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn leave(&self) -> Result<()> {
         self.stop.cancel();
         let mut done = self.done.subscribe();

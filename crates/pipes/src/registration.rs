@@ -176,7 +176,10 @@ impl Registration {
         }
     }
 
-    /// The groups there are now, by name. No RPC.
+    /// The groups that messages go to now, by name. No RPC.
+    ///
+    /// A group is listed before the first of its members has joined, and one that ended and began again in another mode is
+    /// listed once, as it is now. The number of members follows a watch and may lag by a moment.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupInfo> {
         self.board.news.borrow().groups.values().cloned().collect()
@@ -247,13 +250,13 @@ impl Registration {
     /// Ends the registration: accepts nothing more, deletes its keys at once, so that others can register, and meanwhile sends
     /// what is queued if that is possible within [`DestinationOptions::linger`](crate::DestinationOptions::linger). Then
     /// ports and tasks are free. May be called more than once. One RPC for up to 100 groups. Ends within the linger time or
-    /// the client's deadline, whichever is longer, with etcd gone too.
+    /// [`Session::time_to_close`], whichever is longer, with etcd gone too.
     ///
     /// # Errors
     /// As any call, when the keys could not be deleted: they end with the session's lease.
     ///
     /// # Cancel safety
-    /// Once polled, it goes on in the background.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn unregister(&self) -> Result<()> {
         self.stop.cancel();
         let mut done = self.board.done.subscribe();

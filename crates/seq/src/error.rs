@@ -31,8 +31,11 @@ pub enum Error {
         /// What its members use.
         found: Assignment,
     },
-    /// Leaving was not done within the client's deadline: it goes on in the background, until the session's epoch ends.
-    #[error("not gone from group {group:?} within {deadline:?}")]
+    /// etcd did not confirm in time that the member has left. Leaving continues in the background, until the session's epoch
+    /// ends.
+    #[error(
+        "etcd did not confirm within {deadline:?} that the member left group {group:?}; it continues in the background"
+    )]
     NotGone {
         /// The group.
         group: String,

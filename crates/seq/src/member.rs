@@ -84,14 +84,14 @@ impl Member {
     /// RPC; three under stable assignment, which has a slot to give back.
     ///
     /// # Errors
-    /// As any call, within the client's deadline: then leaving goes on in the background until it is done or the
+    /// As any call, within [`Session::time_to_close`]: then leaving goes on in the background until it is done or the
     /// session's epoch has ended.
     ///
     /// # Cancel safety
-    /// Leaving goes on when the future is dropped.
+    /// Cancel safe once polled: the operation continues in the background.
     pub async fn leave(&self) -> Result<()> {
         self.end();
-        let deadline = self.session.client().deadline();
+        let deadline = self.session.time_to_close();
         let mut gone = self.gone.clone();
         let result = match tokio::time::timeout(deadline, gone.wait_for(Option::is_some)).await {
             Ok(Ok(gone)) => gone.clone().unwrap_or(Ok(())),

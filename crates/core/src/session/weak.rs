@@ -54,6 +54,16 @@ impl WeakSession {
     }
 }
 
+impl WeakSession {
+    /// As [`Session::within_time_to_close`](crate::Session::within_time_to_close).
+    ///
+    /// # Errors
+    /// As [`Session::within_time_to_close`](crate::Session::within_time_to_close).
+    pub async fn within_time_to_close<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.shared.within_time_to_close(work).await
+    }
+}
+
 impl fmt::Debug for WeakSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WeakSession").finish_non_exhaustive()

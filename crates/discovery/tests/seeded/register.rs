@@ -337,8 +337,9 @@ fn a_compaction_while_the_watches_are_cut_costs_a_few_requests_and_no_more() {
         stage.faults().cut_streams();
         tokio::time::sleep(Duration::from_secs(20)).await;
         let requests = stage.faults().injected().len();
-        // Some twelve heartbeats, a progress request each second and the watches made again are among them.
-        assert!((1..60).contains(&requests), "{requests} requests for two hosts that were not touched");
+        // 27 keepalives, one or two questions a second on the watch stream, and the watches made again are among them. Watches that
+        // are made again without end are thousands.
+        assert!((1..150).contains(&requests), "{requests} requests for two hosts that were not touched");
         assert_eq!(still.status().restored + busy.status().restored, 0);
     });
 }

@@ -146,9 +146,9 @@ impl Serving {
             again = self.begin(group, wanted).await.into_iter().chain(again).min();
         }
         self.route();
-        self.write_addresses(holding).await?;
-        // Told when everybody else can know it, too.
+        // Told before the addresses are written: whoever has joined finds its own group among them.
         self.tell();
+        self.write_addresses(holding).await?;
         Ok(Turn::Settled(again))
     }
 
@@ -286,7 +286,7 @@ impl Serving {
     }
 
     fn tell(&self) {
-        let known = self.open.iter().filter(|(_, open)| open.written.is_some()).map(|(group, open)| {
+        let known = self.open.iter().map(|(group, open)| {
             let Record { url, mode, .. } = open.record.clone();
             (group.clone(), GroupInfo::new(group.clone(), mode, url, open.members))
         });
@@ -307,13 +307,15 @@ impl Serving {
                 let addresses: Vec<Key> = open.values().map(|open| open.key.clone()).collect();
                 // Their addresses go with the owner's key.
                 open.into_values().for_each(|open| self.end(Open { written: None, ..open }));
-                released = self.worker.owner.release(status.token, &addresses).await;
+                let release = self.worker.owner.release(status.token, &addresses);
+                released = self.worker.session.within_time_to_close(release).await;
             }
             // The lease is about to be revoked, with all its keys.
             End::Closing => open.into_values().for_each(|open| self.end(Open { written: None, ..open })),
             End::Stopped | End::Failed(_) => {
                 open.into_values().for_each(|open| self.end(open));
-                released = self.worker.owner.release_if_ours().await;
+                let release = self.worker.owner.release_if_ours();
+                released = self.worker.session.within_time_to_close(release).await;
             }
         }
         while self.ending.join_next().await.is_some() {}
