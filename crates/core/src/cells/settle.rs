@@ -109,9 +109,9 @@ impl Worker {
     /// Sends a transaction that puts `seq` into the own cell, made with [`Worker::conditions`] on the present books. After
     /// [`Fate::AppliedBefore`] and [`Fate::NotApplied`] the books are those of the answer.
     pub(super) async fn settle(&mut self, mine: &Mine, txn: &Txn, seq: u64, within: Duration) -> Fate {
-        let (had_cell, had_base) = match &self.books {
-            Some(books) => (books.cell(&mine.name).is_some(), books.base_modified != 0),
-            None => (false, false),
+        let (had_cell, base_before) = match &self.books {
+            Some(books) => (books.cell(&mine.name).is_some(), books.base_modified),
+            None => (false, 0),
         };
         let settled = match self.client.settle_within(txn, within).await {
             Ok(settled) if settled.reply.succeeded => return Fate::Applied(settled.reply),
@@ -127,11 +127,12 @@ impl Worker {
                 return Fate::Failed(error);
             }
         };
-        let read = self.take_in(mine, &settled.reply).and_then(|_| self.trace(mine));
+        let read =
+            self.take_in(mine, &settled.reply).and_then(|alive| self.trace(mine).map(|last| (last, alive)));
         match read {
-            Ok(Some((last, revision))) if last == seq => Fate::AppliedBefore(revision),
+            Ok((Some((last, revision)), _)) if last == seq => Fate::AppliedBefore(revision),
             // A cell that was there is gone without a trace: deleted by hand, or dead for longer than receipts are kept.
-            Ok(None) if settled.resent && (had_cell || (had_base && self.is_void())) => {
+            Ok((None, alive)) if settled.resent && (had_cell || self.lost_track(alive, base_before)) => {
                 Fate::Failed(Error::OutcomeUnknown { cause: Cause::new("what it wrote has been deleted") })
             }
             Ok(_) => Fate::NotApplied,
@@ -151,8 +152,13 @@ impl Worker {
         Ok(books.receipt(&mine.receipt)?.map(|receipt| (receipt.seq, receipt.revision)))
     }
 
-    fn is_void(&self) -> bool {
-        self.books.as_ref().is_none_or(|books| books.base_modified == 0)
+    /// Whether a cell that was made since the base was last written at `base_before` could be gone without a trace. The cell of a
+    /// live epoch is deleted by its owner alone; that of a dead one is counted into the base, and the receipt for that can be
+    /// gone as well.
+    fn lost_track(&self, alive: bool, base_before: i64) -> bool {
+        let base = self.books.as_ref().map_or(0, |books| books.base_modified);
+        let deleted = base_before != 0 && base == 0;
+        deleted || (!alive && base != base_before)
     }
 
     /// The base to write on: as it is, or the one to begin with, on a lease if it is to have one.
