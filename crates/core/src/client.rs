@@ -250,12 +250,14 @@ impl Client {
         tokio::time::timeout(within, backoff::persist(round)).await.ok()
     }
 
-    /// When etcd was last heard on the stream that all watches of this client share: what a watch has not told by then had
-    /// not happened, give or take what is on its way. It is asked for a word each second when there is none, so a moment
-    /// more than 3 s ago means that watches are cut off. `None` before the first word, and not kept up while nothing is
-    /// watched. No RPC.
+    /// Returns when etcd last sent anything on the watch stream that all watches of this client share: events, or an answer to
+    /// the progress request that the client sends after each second of silence. No RPC.
+    ///
+    /// A view that follows etcd shows everything that had happened by then, excluding events in flight. More than 3 s ago means
+    /// that the watches are cut off and views may be stale. `None` before the first message. The value is kept up only while
+    /// something is watched.
     #[must_use]
-    pub fn heard(&self) -> Option<std::time::Instant> {
+    pub fn last_watch_activity(&self) -> Option<std::time::Instant> {
         let heard = *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map(Instant::into_std)
     }

@@ -22,9 +22,19 @@ pub(crate) struct Granted {
     pub(crate) sent: Instant,
 }
 
-/// A lease apart from the session's: for what must outlive a session, but not for ever.
+/// A lease of its own, independent of any session: etcd deletes the keys on it when its time to live has passed. For keys that
+/// must outlive the process that wrote them, but not for ever, such as the messages of a topic.
 ///
-/// It is not kept alive by anything but [`Timer::renew`]. Dropping the handle leaves the lease to run out.
+/// Made by [`Client::timer`]. Nothing renews it but [`Timer::renew`]; dropping the handle does not end it.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # async fn example(client: &sereno_core::Client) -> sereno_core::Result<()> {
+/// let hour = client.timer(Duration::from_secs(3600)).await?; // keys on it are deleted an hour from now
+/// hour.renew(client).await?; // or an hour from here
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
     lease: i64,
@@ -36,32 +46,32 @@ impl Timer {
         self.lease
     }
 
-    /// The lease's number, for others who are to renew it. On servers without authentication whoever knows it can
-    /// revoke it.
+    /// Returns the lease's number, so that another process can renew it. Without authentication, whoever knows the number can
+    /// also revoke the lease.
     #[must_use]
     pub fn id(&self) -> i64 {
         self.lease
     }
 
-    /// A timer that another process made.
+    /// Refers to a lease that another process granted, by its number and granted time to live. No I/O.
     #[must_use]
     pub fn from_id(id: i64, ttl: Duration) -> Self {
         Self { lease: id, ttl }
     }
 
-    /// How long keys on it live after the last renewal (as granted; 1 s steps).
+    /// Returns the granted time to live: how long keys on the lease live after the last renewal. Whole seconds.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// Starts the time anew. One short stream; no raft write.
+    /// Renews the lease: its whole time to live begins again. One short stream; no raft write.
     ///
     /// # Errors
-    /// [`Error::LeaseGone`] when it has run out; [`Error::Unavailable`] or [`Error::Timeout`].
+    /// [`Error::LeaseGone`] when it has expired; [`Error::Unavailable`] or [`Error::Timeout`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the timer renewed or not.
+    /// Cancel safe: a dropped future may or may not have renewed the lease.
     pub async fn renew(&self, client: &Client) -> Result<()> {
         let id = self.lease;
         let call = |connection: Connection| async move {
@@ -75,23 +85,27 @@ impl Timer {
         if alive { Ok(()) } else { Err(Error::LeaseGone) }
     }
 
-    /// Ends the lease and deletes everything on it. One RPC.
+    /// Revokes the lease: etcd deletes all keys on it at once, in one revision. One RPC.
     ///
     /// # Errors
-    /// As any call; a lease that is gone already is not an error.
+    /// As any call. A lease that has expired already is not an error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dropped future may or may not have revoked the lease.
     pub async fn revoke(&self, client: &Client) -> Result<()> {
         revoke(client, self.lease, client.deadline()).await
     }
 }
 
 impl Client {
-    /// Grants a [`Timer`]. `ttl` is rounded up to whole seconds; etcd may grant more. One RPC.
+    /// Grants a lease that no session renews. `ttl` is rounded up to whole seconds, at least 1 s; etcd may grant more, see
+    /// [`Timer::ttl`]. One RPC.
     ///
     /// # Errors
     /// As any call; [`Error::OutOfSpace`] when etcd's database is full.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave an unused lease to run out.
+    /// Cancel safe: a dropped future may leave an unused lease, which expires.
     pub async fn timer(&self, ttl: Duration) -> Result<Timer> {
         let granted = grant(self, ttl).await?;
         Ok(Timer { lease: granted.id, ttl: granted.ttl })

@@ -98,7 +98,7 @@ impl Followed {
     /// What is known, unless it is too old.
     pub(crate) fn fresh(&self) -> Result<RwLockReadGuard<'_, State>> {
         let state = self.read();
-        let age = state.freshness.age(self.client.heard(), pace::now());
+        let age = state.freshness.age(self.client.last_watch_activity(), pace::now());
         if age > self.options.serve_stale_for {
             return Err(Error::Stale { service: self.service.clone(), age });
         }
@@ -155,7 +155,7 @@ impl Followed {
     }
 
     pub(crate) fn is_current(&self, now: Instant) -> bool {
-        self.read().freshness.is_current(self.client.heard(), now)
+        self.read().freshness.is_current(self.client.last_watch_activity(), now)
     }
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {

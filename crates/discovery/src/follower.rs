@@ -183,7 +183,7 @@ impl Follower {
 
     fn cut(&self, part: Part, error: sereno_core::Error) {
         tracing::debug!(service = self.followed.service, %error, "not followed at the moment");
-        let heard = self.followed.client.heard();
+        let heard = self.followed.client.last_watch_activity();
         let mut state = self.followed.write();
         state.freshness.cut(part, heard);
         state.error = Some(error.into());
@@ -244,7 +244,7 @@ impl Follower {
             }
             let entries = state.contents.roster.all(None).to_vec();
             let record = state.contents.record.as_deref().cloned();
-            let age = state.freshness.age(self.followed.client.heard(), pace::now());
+            let age = state.freshness.age(self.followed.client.last_watch_activity(), pace::now());
             (state.seq, (age, state.revision, record, entries))
         };
         let saved = cache.save(seq, stored).await;

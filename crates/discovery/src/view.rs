@@ -131,7 +131,7 @@ impl View {
     #[must_use]
     pub fn status(&self) -> ViewStatus {
         let followed = &self.handle.followed;
-        let (heard, now) = (followed.client.heard(), pace::now());
+        let (heard, now) = (followed.client.last_watch_activity(), pace::now());
         let state = followed.read();
         let source = match &state.freshness {
             fresh if !fresh.was_live() => Source::Disk,
