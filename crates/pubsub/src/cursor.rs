@@ -7,9 +7,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use sereno_core::{Client, Compare, Error as CoreError, Key, KeyValue, Op, Session, Step, Txn};
+use sereno_core::{
+    Client, Compare, Error as CoreError, EventKind, Key, KeyValue, Op, Overflow, Session, Step, TailItem, Txn,
+};
 use tokio::sync::Mutex;
 
+use crate::backlog::Reading;
 use crate::error::{Error, Result};
 use crate::position::Position;
 
@@ -41,6 +44,9 @@ struct Stored {
     claim: String,
 }
 
+/// Ends when the cursor is not the subscription's any more, and gives the reason.
+pub(crate) type Lost = Reading<Error>;
+
 /// Where a new cursor begins, being found out.
 pub(crate) type Starting = Pin<Box<dyn Future<Output = sereno_core::Result<Position>> + Send>>;
 
@@ -50,7 +56,7 @@ impl Acker {
         session: &Session,
         key: &Key,
         start: impl Fn() -> Starting,
-    ) -> Result<(Self, Position)> {
+    ) -> Result<(Self, Position, Lost)> {
         let claim = format!("{}-{:x}", session.epoch().id(), session.serial());
         let client = session.client();
         let (revision, position) = client
@@ -75,6 +81,7 @@ impl Acker {
                 })
             })
             .await?;
+        let lost = Reading::new(lost(client.clone(), key.clone(), claim.clone(), revision));
         let inner = Inner {
             client: client.clone(),
             key: key.clone(),
@@ -82,7 +89,7 @@ impl Acker {
             known: Mutex::new(Known { revision, position }),
             delivered: StdMutex::new(position),
         };
-        Ok((Self { inner: Arc::new(inner) }, position))
+        Ok((Self { inner: Arc::new(inner) }, position, lost))
     }
 
     /// Moves the cursor to `position`: it and everything before it need not be delivered again. One RPC; acknowledging
@@ -170,6 +177,54 @@ impl Stored {
             key: kv.key.to_string(),
             reason: "not a cursor".to_owned(),
         })
+    }
+}
+
+/// Watches the cursor until another subscription takes it or somebody removes it. `from` is the revision at which it was
+/// claimed.
+async fn lost(client: Client, key: Key, claim: String, from: i64) -> sereno_core::Result<Error> {
+    let judge = |kv: Option<&KeyValue>| match kv.map(Stored::parse) {
+        Some(Ok(stored)) if stored.claim == claim => Ok(()),
+        Some(stored) => {
+            let owner = stored.map(|stored| stored.claim).unwrap_or_default();
+            tracing::warn!(cursor = %key, owner, "a cursor was taken over by another subscription");
+            Err(Error::CursorTaken)
+        }
+        None => {
+            tracing::warn!(cursor = %key, "a cursor was removed under its subscription");
+            Err(Error::CursorGone)
+        }
+    };
+    let mut next = from.saturating_add(1);
+    loop {
+        let mut tail = client.tail(&key, next, Overflow::Pause).await?;
+        while let Some(item) = tail.next().await {
+            match item {
+                Ok(TailItem::Changes(changes)) => {
+                    for event in &changes.events {
+                        let kv = (event.kind == EventKind::Put).then_some(&event.kv);
+                        if let Err(lost) = judge(kv) {
+                            return Ok(lost);
+                        }
+                    }
+                    next = changes.revision.saturating_add(1);
+                }
+                // What happened meanwhile cannot be watched any more: what is there now tells.
+                Ok(_) => {
+                    match client.range(&key).await {
+                        Ok(read) => {
+                            if let Err(lost) = judge(read.entries.first()) {
+                                return Ok(lost);
+                            }
+                            next = read.revision.saturating_add(1);
+                        }
+                        Err(error) => tracing::debug!(%error, cursor = %key, "reading a cursor"),
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use sereno_core::{Changes, Client, Error as CoreError, EventKind, Overflow, Session, Tail, TailItem};
 
 use crate::backlog::{self, Backlog, Listed, Reading};
-use crate::cursor::{Acker, Starting};
+use crate::cursor::{Acker, Lost, Starting};
 use crate::envelope::Unpacker;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -41,6 +41,8 @@ pub struct Subscription {
     /// What has to be told before the batch.
     told: VecDeque<Delivery>,
     acker: Option<Acker>,
+    /// Watches the cursor.
+    lost: Option<Lost>,
     ready_in_a_row: u32,
 }
 
@@ -62,7 +64,7 @@ pub(crate) async fn open(
     options: SubscribeOptions,
 ) -> Result<Subscription> {
     let client = session.client();
-    let (from, acker) = match from {
+    let (from, acker, lost) = match from {
         From::Cursor(name) => {
             let start = || -> Starting {
                 let (client, tail) = (client.clone(), keys.tail.clone());
@@ -74,10 +76,10 @@ pub(crate) async fn open(
                 })
             };
             let key = keys.cursor(&name)?;
-            let (acker, position) = Box::pin(Acker::claim(session, &key, start)).await?;
-            (From::Position(position), Some(acker))
+            let (acker, position, lost) = Box::pin(Acker::claim(session, &key, start)).await?;
+            (From::Position(position), Some(acker), Some(lost))
         }
-        from => (from, None),
+        from => (from, None, None),
     };
     let end = End::of(&client.range(&keys.tail).await?);
     let (mark, within) = match from {
@@ -98,6 +100,7 @@ pub(crate) async fn open(
         batch: None,
         told: VecDeque::new(),
         acker,
+        lost,
         ready_in_a_row: 0,
     };
     subscription.start(&end).await?;
@@ -131,7 +134,9 @@ impl Subscription {
     /// The next delivery; `None` after an error that ended the subscription.
     ///
     /// # Errors
-    /// [`Error::TooSlow`], and [`Error::Core`] with `StoreRolledBack`, `PermissionDenied` or `Stopped`: the last item.
+    /// [`Error::CursorTaken`] and [`Error::CursorGone`], at once and instead of what was still to be delivered, when another
+    /// subscription takes the cursor or somebody removes it; [`Error::TooSlow`]; [`Error::Core`] with `StoreRolledBack`,
+    /// `PermissionDenied` or `Stopped`: the last item.
     /// Where history has to be listed, also the errors of reading: told, and tried again at the next call.
     ///
     /// # Cancel safety
@@ -175,6 +180,16 @@ impl Subscription {
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if let Some(lost) = &mut self.lost
+            && let Poll::Ready(lost) = lost.poll(cx)
+        {
+            // Whoever has the cursor now is handed the rest.
+            self.lost = None;
+            self.source = Source::Ended;
+            self.batch = None;
+            self.told.clear();
+            return Poll::Ready(Some(Err(lost.unwrap_or_else(Error::from))));
+        }
         loop {
             if let Some(told) = self.told.pop_front() {
                 return Poll::Ready(Some(Ok(told)));

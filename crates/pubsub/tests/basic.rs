@@ -191,10 +191,8 @@ async fn unsubscribing_is_immediate_and_leaves_nothing_on_the_server() {
     }
     eventually(SOON, "the watches", async || (watchers().await >= 20.0).then_some(())).await;
     let one = kept.pop();
-    let started = Instant::now();
     drop(kept);
-    assert!(started.elapsed() < Duration::from_millis(50));
-    eventually(Duration::from_secs(2), "their end", async || (watchers().await <= 5.0).then_some(())).await;
+    eventually(SOON, "their end", async || (watchers().await <= 5.0).then_some(())).await;
     nothing_before_a_marker(&mut one.unwrap(), &topic).await;
 }
 

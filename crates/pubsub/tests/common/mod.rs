@@ -9,7 +9,7 @@ use sereno_pubsub::{Delivery, Message, Subscription, Topic};
 use sereno_testkit::{Oracle, fresh_namespace, shared};
 use tokio::time::timeout;
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// A place of one's own in the shared etcd.
 pub(crate) struct Place {
