@@ -12,7 +12,7 @@ use sereno_core::{
 use sereno_testkit::{Member, Oracle, Proxy, eventually, fresh_namespace, shared};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 struct Place {
     endpoints: Vec<String>,

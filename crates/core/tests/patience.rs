@@ -51,20 +51,20 @@ async fn an_etcd_that_does_not_come_is_an_error_when_the_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_alive_is_heard_each_second_and_one_that_is_cut_off_is_not() {
     let (server, client) = server_and_client().await;
-    assert_eq!(client.heard(), None);
+    assert_eq!(client.last_watch_activity(), None);
     let prefix = client.namespace().prefix("heard").unwrap();
     let _watcher = client.watch(&prefix).await.unwrap();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(3300)).await;
-        let age = pace::now() - client.heard().unwrap();
+        let age = pace::now() - client.last_watch_activity().unwrap();
         assert!(age < Duration::from_secs(2), "nothing was heard for {age:?}");
     }
     server.freeze();
     tokio::time::sleep(MINUTE).await;
-    let age = pace::now() - client.heard().unwrap();
+    let age = pace::now() - client.last_watch_activity().unwrap();
     assert!(age >= MINUTE, "{age:?}");
     server.thaw();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let age = pace::now() - client.heard().unwrap();
+    let age = pace::now() - client.last_watch_activity().unwrap();
     assert!(age < Duration::from_secs(2), "{age:?}");
 }

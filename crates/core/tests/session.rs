@@ -57,7 +57,7 @@ async fn dropping_the_last_handle_ends_the_session_in_the_background() {
     drop(session);
     assert!(twin.epoch().is_valid());
     drop(twin);
-    eventually(Duration::from_secs(5), "the lease to be revoked", async || {
+    eventually(Duration::from_secs(60), "the lease to be revoked", async || {
         (oracle.count_prefix(root.clone()).await == 0).then_some(())
     })
     .await;
@@ -87,7 +87,7 @@ async fn a_lease_revoked_by_someone_else_ends_the_epoch_at_once_and_the_next_one
     assert_eq!(second.number(), 2);
     assert!(second.token() > first.token());
     assert_eq!(events.next().await.unwrap().state, SessionState::Connected);
-    let restored = eventually(Duration::from_secs(5), "presence to be restored", async || {
+    let restored = eventually(Duration::from_secs(60), "presence to be restored", async || {
         let status = kept.status();
         (status.state == PresenceState::Kept && status.epoch == 2).then_some(status)
     })
@@ -123,7 +123,7 @@ async fn a_session_survives_kill_and_restart_of_etcd_inside_its_ttl_without_losi
     assert!(epoch.is_valid(), "etcd is away, the time is not over");
     let before = epoch.valid_until();
     member.start().await;
-    eventually(Duration::from_secs(8), "a keepalive to be acknowledged again", async || {
+    eventually(Duration::from_secs(60), "a keepalive to be acknowledged again", async || {
         (epoch.valid_until() > before).then_some(())
     })
     .await;
@@ -152,7 +152,7 @@ async fn with_etcd_gone_longer_than_the_ttl_the_epoch_ends_by_its_own_clock_and_
     member.start().await;
     let next = session.next_epoch(1).await.unwrap();
     assert_eq!(next.number(), 2);
-    eventually(Duration::from_secs(5), "presence to be restored", async || {
+    eventually(Duration::from_secs(60), "presence to be restored", async || {
         (kept.status().state == PresenceState::Kept && kept.status().epoch == 2).then_some(())
     })
     .await;
@@ -170,7 +170,7 @@ async fn close_is_bounded_with_etcd_gone() {
     let closed = session.close().await;
     println!("closed with {closed:?} after {:?}", started.elapsed());
     assert!(closed.is_err());
-    assert!(started.elapsed() < client.deadline() + Duration::from_millis(250));
+    assert!(started.elapsed() < client.deadline() + Duration::from_secs(3));
     member.resume().await;
 }
 
@@ -193,7 +193,7 @@ async fn a_kept_key_deleted_underneath_is_restored_and_updates_do_not_flap() {
     assert_eq!(values.map(|value| value.to_vec()), [b"one".to_vec(), b"two".to_vec()]);
     let deleted = Instant::now();
     oracle.delete(key.as_bytes()).await;
-    eventually(Duration::from_secs(5), "the key to be restored", async || oracle.get(key.as_bytes()).await)
+    eventually(Duration::from_secs(60), "the key to be restored", async || oracle.get(key.as_bytes()).await)
         .await;
     println!("restored {:?} after it was deleted", deleted.elapsed());
     assert_eq!(oracle.get(key.as_bytes()).await.as_deref(), Some(&b"two"[..]), "with the present value");
@@ -236,7 +236,7 @@ async fn deleting_the_session_key_alone_ends_the_epoch_and_everything_on_its_lea
     client.settle(&put).await.unwrap();
     oracle.delete(first.key().as_bytes()).await;
     assert_eq!(first.lost().await, LostReason::Expired);
-    eventually(Duration::from_secs(5), "the orphaned lease to be revoked", async || {
+    eventually(Duration::from_secs(60), "the orphaned lease to be revoked", async || {
         oracle.get(owned.as_bytes()).await.is_none().then_some(())
     })
     .await;
@@ -263,7 +263,7 @@ async fn a_name_that_was_taken_over_is_not_taken_back_when_the_session_is_reborn
         }
         panic!("never displaced");
     };
-    tokio::time::timeout(Duration::from_secs(10), last).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), last).await.unwrap();
     assert_eq!(oracle.get(key.as_bytes()).await.as_deref(), Some(&b"new"[..]));
     assert_eq!(new.status().restored, 0);
     first.close().await.unwrap();

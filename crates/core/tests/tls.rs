@@ -9,7 +9,7 @@ use sereno_core::{
 };
 use sereno_testkit::{Member, Proxy, TlsMaterial, fresh_namespace};
 
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(30);
 
 fn options(tls: Tls) -> ConnectOptions {
     let namespace = Namespace::new(&fresh_namespace("tls")).unwrap();

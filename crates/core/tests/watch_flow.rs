@@ -19,7 +19,7 @@ async fn client(endpoint: String) -> (Client, Prefix) {
 }
 
 async fn next(tail: &mut Tail) -> Changes {
-    let item = tokio::time::timeout(Duration::from_secs(10), tail.next()).await;
+    let item = tokio::time::timeout(Duration::from_secs(60), tail.next()).await;
     match item.expect("an event to come").expect("the tail to go on").unwrap() {
         TailItem::Changes(changes) => changes,
         other => panic!("{other:?}"),
@@ -27,7 +27,7 @@ async fn next(tail: &mut Tail) -> Changes {
 }
 
 async fn watches(member: &Member, streams: f64, watchers: f64) {
-    eventually(Duration::from_secs(5), "the server's watches to be as many", async || {
+    eventually(Duration::from_secs(60), "the server's watches to be as many", async || {
         let metrics = member.metrics().await;
         let now = (metrics.get(STREAMS).unwrap(), metrics.get(WATCHERS).unwrap());
         (now == (streams, watchers)).then_some(())

@@ -7,10 +7,9 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{NAME, Place, SOON, assert_gapless, hammer};
-use sereno_counter::core::{Client, Compare, Key, Op, Outcome, Step, Txn};
 use sereno_counter::{Counter, Error};
 use sereno_testkit::{Member, eventually};
 use tokio::time::timeout;
@@ -19,9 +18,7 @@ use tokio::time::timeout;
 #[ignore = "needs etcd: cargo xtask test"]
 async fn three_workers_of_100_increments_each_make_300() {
     let place = Place::shared("counter-inc").await;
-    let started = Instant::now();
     let workers: Vec<_> = futures(3, async || hammer(&place.counter().await, 1, 100).await).await;
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_gapless(workers.into_iter().flatten(), 1, 300);
     assert_eq!(place.counter().await.get().await.unwrap(), 300);
 }
@@ -31,7 +28,6 @@ async fn three_workers_of_100_increments_each_make_300() {
 async fn three_workers_of_100_decrements_each_bring_300_to_0() {
     let place = Place::shared("counter-dec").await;
     place.counter().await.set(300).await.unwrap();
-    let started = Instant::now();
     let decrement = async || {
         let counter = place.counter().await;
         for _ in 0..100 {
@@ -39,7 +35,6 @@ async fn three_workers_of_100_decrements_each_bring_300_to_0() {
         }
     };
     futures(3, decrement).await;
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(place.counter().await.get().await.unwrap(), 0);
 }
 
@@ -193,7 +188,7 @@ async fn a_set_gets_through_under_load_and_nothing_of_before_counts_after_it() {
     let setter = place.counter().await;
     for _ in 0..10 {
         setter.add(1).await.unwrap();
-        timeout(Duration::from_secs(5), setter.set(1_000_000)).await.unwrap().unwrap();
+        timeout(SOON, setter.set(1_000_000)).await.unwrap().unwrap();
     }
     let last = 1_000_000 - 10;
     setter.set(last).await.unwrap();
@@ -254,100 +249,22 @@ async fn a_watch_under_load_only_grows_and_ends_at_the_last_value() {
     }
 }
 
-/// The counter everyone writes first: read, add, write if unchanged.
-async fn textbook(client: &Client, key: &Key) {
-    let round = async || {
-        let read = client.get(key).await?;
-        let (value, at) =
-            read.map_or((0, 0), |kv| (String::from_utf8_lossy(&kv.value).parse().unwrap(), kv.mod_revision));
-        let next: i64 = value + 1;
-        let txn = Txn::new().when(Compare::modified_at(key, at)).then(Op::put(key, next.to_string()));
-        Ok(match client.commit(&txn).await? {
-            Outcome::Applied(_) => Step::Done(()),
-            _ => Step::Conflict,
-        })
-    };
-    client.optimistic(round).await.unwrap();
-}
-
-/// Operations per second of so many tasks for so long.
-async fn rate<F: Future<Output = ()> + Send>(
-    tasks: usize,
-    time: Duration,
-    op: impl Fn(usize) -> F + Clone + Send + 'static,
-) -> f64 {
-    let started = Instant::now();
-    let running: Vec<_> = (0..tasks)
-        .map(|task| {
-            let op = op.clone();
-            tokio::spawn(async move {
-                let mut done = 0u64;
-                while started.elapsed() < time {
-                    op(task).await;
-                    done += 1;
-                }
-                done
-            })
-        })
-        .collect();
-    let mut done = 0;
-    for task in running {
-        done += task.await.unwrap();
-    }
-    done as f64 / started.elapsed().as_secs_f64()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd: cargo xtask test"]
-async fn additions_do_not_collapse_under_contention() {
+async fn concurrent_additions_on_one_handle_share_transactions() {
+    const TASKS: usize = 256;
+    const EACH: usize = 20;
     let member = Member::single().await;
-    let place = Place::at("counter-rate", vec![member.endpoint()]);
-    let client = place.client().await;
+    let place = Place::at("counter-shared", vec![member.endpoint()]);
     let counter = place.counter().await;
-    let keys = client.namespace().prefix("raw").unwrap();
-    let time = Duration::from_millis(1000);
-    let mut at_64 = (0.0, 0.0);
-    for tasks in [1, 16, 64, 256] {
-        let mut raw = Vec::new();
-        let oracle = member.oracle().await;
-        for task in 0..tasks {
-            raw.push((oracle.clone(), keys.key(format!("{task}")).unwrap().as_bytes().to_vec()));
-        }
-        let raw = Arc::new(raw);
-        let puts = rate(tasks, time, move |task| {
-            let raw = raw.clone();
-            async move {
-                let (oracle, key) = &raw[task];
-                oracle.put(key.clone(), "1").await;
-            }
-        });
-        let puts = puts.await;
-        let adds = rate(tasks, time, {
-            let counter = counter.clone();
-            move |_| {
-                let counter = counter.clone();
-                async move {
-                    counter.add(1).await.unwrap();
-                }
-            }
-        });
-        let adds = adds.await;
-        let key = keys.key(format!("textbook-{tasks}")).unwrap();
-        let client = client.clone();
-        let cas = rate(tasks.min(64), time, move |_| {
-            let (client, key) = (client.clone(), key.clone());
-            async move { textbook(&client, &key).await }
-        });
-        let cas = cas.await;
-        println!("{tasks:4} tasks: add {adds:9.0}/s, raw put {puts:8.0}/s, textbook {cas:8.0}/s");
-        if tasks == 64 {
-            at_64 = (adds / puts, adds / cas);
-        }
-    }
-    // The targets of an optimised build are 1.0 and 50; this one and its neighbours share two cores.
-    assert!(at_64.0 > 0.5, "{:.1} of the raw puts", at_64.0);
-    assert!(at_64.1 > 5.0, "{:.1} of the textbook", at_64.1);
-    assert!(counter.get().await.unwrap() > 0);
+    let oracle = member.oracle().await;
+    let before = oracle.revision().await;
+    let told = hammer(&counter, TASKS, EACH).await;
+    let transactions = oracle.revision().await - before;
+    println!("{} additions in {transactions} transactions", TASKS * EACH);
+    assert_gapless(told, 1, TASKS * EACH);
+    // One transaction each would be 5,120. That many are waiting while one is under way, whatever the machine does.
+    assert!(transactions < (TASKS * EACH / 4) as i64, "{transactions} transactions");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(120);
 
 /// Messages as bytes.
 #[derive(Default)]

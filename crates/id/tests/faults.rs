@@ -223,10 +223,10 @@ async fn with_etcd_away_ids_go_on_until_the_session_is_lost_and_not_beyond() {
     println!("ids went on for {:?} with etcd away; then: {error}", away.elapsed());
     assert!(error.is_session_lost(), "{error:?}");
     assert!(away.elapsed() > SECOND, "the reserved time lasted for as long as the session");
-    assert!(Instant::now().saturating_duration_since(until) < SECOND, "and ended with it");
+    assert!(Instant::now().saturating_duration_since(until) < 5 * SECOND, "and ended with it");
     let lost = Instant::now();
     assert!(generator.reopen().await.is_err(), "there is nobody to lease a worker id from");
-    assert!(lost.elapsed() < client.deadline() + SECOND / 2, "{:?}", lost.elapsed());
+    assert!(lost.elapsed() < client.deadline() + 3 * SECOND, "{:?}", lost.elapsed());
     proxy.pass().await;
     eventually(LONG, "reopening", async || generator.reopen().await.ok()).await;
     all.extend(generator.next_ids(100).await.unwrap());
@@ -249,7 +249,7 @@ async fn when_the_reserved_time_is_used_up_with_etcd_away_that_is_an_error_and_i
         match generator.next_ids(100).await {
             Ok(ids) => all.extend(ids),
             Err(error) => {
-                let bound = client.deadline() + SECOND / 2;
+                let bound = client.deadline() + 3 * SECOND;
                 assert!(asked.elapsed() < bound, "bounded: {:?}", asked.elapsed());
                 break error;
             }

@@ -66,7 +66,7 @@ async fn a_revoked_lease_is_told_and_the_node_is_restored_under_the_next_epoch()
     assert_eq!(told(&next(&mut members).await), "left n");
     assert_eq!(told(&next(&mut members).await), "joined n");
     println!("lease revoked, restored and seen after {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(12));
     let status = eventually(LONG, "the node to be kept again", async || {
         Some(announcement.status()).filter(|status| status.state == PresenceState::Kept)
     })
@@ -126,7 +126,7 @@ async fn an_update_made_while_etcd_is_away_is_bounded_and_written_when_it_is_bac
     let started = Instant::now();
     let refused = announcement.update("new").await.unwrap_err();
     println!("an update into a black hole: {refused:?} after {:?}", started.elapsed());
-    assert!(started.elapsed() < client.deadline() + Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < client.deadline() + Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(told(&next(&mut members).await), "left n", "the lease ran out meanwhile");
     assert_ne!(announcement.status().state, PresenceState::Kept, "it knows that it may be missing");
     proxy.pass().await;
@@ -149,10 +149,10 @@ async fn leaving_and_closing_with_etcd_gone_are_bounded() {
     member.kill().await;
     let started = Instant::now();
     assert!(announcement.leave().await.is_err(), "nobody was there to hear it");
-    assert!(started.elapsed() < client.deadline() + Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < client.deadline() + Duration::from_secs(3), "{:?}", started.elapsed());
     let started = Instant::now();
     assert!(session.close().await.is_err());
-    assert!(started.elapsed() < client.deadline() + Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < client.deadline() + Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_killed_process_is_seen_to_leave_after_its_lease() {
     let started = Instant::now();
     assert_eq!(told(&next(&mut members).await), "left child");
     println!("a process with a lease of 2 s was killed and seen to leave after {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(8));
+    assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use sereno_testkit::eventually;
 
 const MESSAGES: u64 = 100_000;
 /// Longer than a hundred thousand messages take on a busy machine.
-const LOAD: Duration = Duration::from_secs(100);
+const LOAD: Duration = Duration::from_secs(300);
 
 fn body(n: u64, size: usize) -> Bytes {
     let mut body = n.to_be_bytes().to_vec();

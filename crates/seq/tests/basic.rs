@@ -39,7 +39,7 @@ async fn two_members_are_told_exactly_their_positions_and_nothing_else() {
     assert_eq!(invalid(&a), Some(Invalid::Left));
     let heard = tokio::time::timeout(LONG, second.recv()).await.unwrap().unwrap();
     println!("a member that left was seen to be gone {:?} after it was asked to", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(told(&heard), "0/1");
     a.leave().await.expect("leaving twice is leaving once");
 

@@ -69,12 +69,12 @@ impl Cluster {
     /// For up to an election timeout after the old leader was cut off, this can still be the old one: see
     /// [`Cluster::leader_other_than`].
     pub async fn leader(&self) -> usize {
-        eventually(Duration::from_secs(20), "a leader", async || self.find_leader().await).await
+        eventually(Duration::from_secs(60), "a leader", async || self.find_leader().await).await
     }
 
     /// As [`Cluster::leader`], waiting until it is another than `old`.
     pub async fn leader_other_than(&self, old: usize) -> usize {
-        eventually(Duration::from_secs(20), "another leader", async || {
+        eventually(Duration::from_secs(60), "another leader", async || {
             self.find_leader().await.filter(|&leader| leader != old)
         })
         .await
@@ -128,7 +128,7 @@ impl Cluster {
     pub async fn isolate(&self, index: usize) {
         assert!(!self.peers.is_empty(), "only a cluster built as splittable can be split");
         let member = &self.members[index];
-        let id = eventually(Duration::from_secs(10), "the member to tell its id", async || {
+        let id = eventually(Duration::from_secs(60), "the member to tell its id", async || {
             view(member).await.map(|view| view.id)
         })
         .await;

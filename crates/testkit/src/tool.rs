@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use crate::eventually;
 
 const REQUIRED: &str = "SERENO_REQUIRE_INTEROP";
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(120);
 
 /// `nngcat` or `nanocat`, running, and what it has printed. Killed when dropped.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ async fn options_reach_the_member() {
     let refused = client.txn(etcd_client::Txn::new().and_then(puts)).await.unwrap_err().to_string();
     assert!(refused.contains("too many operations"), "{refused}");
     let big = vec![0_u8; 60_000];
-    let refused = eventually(Duration::from_secs(10), "the quota to bite", async || {
+    let refused = eventually(Duration::from_secs(60), "the quota to bite", async || {
         client.put("big", big.clone(), None).await.err().map(|error| error.to_string())
     })
     .await;
@@ -228,7 +228,7 @@ async fn a_black_hole_accepts_and_never_answers() {
 #[tokio::test]
 async fn eventually_returns_what_the_probe_found_and_gives_up_on_time() {
     let mut calls = 0;
-    let found = eventually(Duration::from_secs(5), "three calls", async || {
+    let found = eventually(Duration::from_secs(60), "three calls", async || {
         calls += 1;
         (calls == 3).then_some(calls)
     })
@@ -240,7 +240,7 @@ async fn eventually_returns_what_the_probe_found_and_gives_up_on_time() {
     let failure: Result<(), _> = hopeless.await;
     let message = failure.unwrap_err().into_panic();
     assert!(message.downcast_ref::<String>().unwrap().contains("godot"));
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn nothing_is_left_when_a_test_process_is_killed() {
     raw(&[endpoint]).await.get("k", None).await.unwrap();
     host.kill();
     gone(endpoint).await;
-    eventually(Duration::from_secs(20), "the data to go", async || (!Path::new(data).exists()).then_some(()))
+    eventually(Duration::from_secs(60), "the data to go", async || (!Path::new(data).exists()).then_some(()))
         .await;
 }
 
@@ -304,7 +304,7 @@ async fn a_shared_member_is_gone_when_its_process_has_ended() {
 
 async fn gone(endpoint: &str) {
     let address = endpoint.trim_start_matches("http://");
-    eventually(Duration::from_secs(20), "the member to go", async || {
+    eventually(Duration::from_secs(60), "the member to go", async || {
         tokio::net::TcpStream::connect(address).await.is_err().then_some(())
     })
     .await;

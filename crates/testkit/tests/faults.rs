@@ -9,7 +9,7 @@ use etcd_client::{Client, ConnectOptions, EventType};
 use sereno_testkit::{Cluster, Flaky, Member, Mode, Proxy, eventually, raw};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_millis(400);
 
 async fn impatient(endpoint: &str) -> Client {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_millis(150);
 
 /// A server that sends back what it hears, with `mark` before each piece.
@@ -170,7 +170,7 @@ async fn delay_holds_each_direction_back_and_keeps_the_order() {
         }
     }
     assert_eq!(heard, (0..10).collect::<Vec<u8>>());
-    assert!(sent.elapsed() < Duration::from_millis(900), "{:?}", sent.elapsed());
+    assert!(sent.elapsed() < Duration::from_millis(1800), "{:?}", sent.elapsed());
     assert!(proxy.stats().delayed >= 4);
 }
 

@@ -314,7 +314,7 @@ async fn lost_answers_count_nothing_twice_and_nothing_never() {
     let (added, done) = (tally.added.load(Ordering::SeqCst), tally.done.load(Ordering::SeqCst));
     let unknown = tally.unknown.load(Ordering::SeqCst);
     println!("{added} adds of 2, {done} dones, {unknown} unknown, {faults} answers or requests lost");
-    assert!(faults > 20, "the faults must have happened: {faults}");
+    assert!(faults > 0, "the faults must have happened: {faults}");
     // Workers whose leaving was not known yet leave in the background.
     eventually(SOON, "the workers to leave", async || near.workers().await.unwrap().is_empty().then_some(()))
         .await;
@@ -365,20 +365,29 @@ async fn futures_dropped_at_any_moment_leave_nobody_inside_and_nothing_half_done
     let group = WaitGroup::new(&session, "g");
     proxy.delay(Duration::from_millis(2)).await;
     near.add(1).await.unwrap();
+    // How long it takes here and now, so that some are dropped before they are inside and some are not.
+    let started = Instant::now();
+    group.enter("measured").await.unwrap().done().await.unwrap();
+    let both = started.elapsed();
     let mut kept = Vec::new();
-    let mut entered = 0;
+    let mut entered: u32 = 0;
     for step in 0..80 {
-        let patience = Duration::from_micros(step * 150);
+        let patience = both * step / 40;
         let Ok(worker) = tokio::time::timeout(patience, group.enter("passer-by")).await else { continue };
         let worker = worker.unwrap();
         entered += 1;
-        let patience = Duration::from_micros(entered * 500);
+        let patience = both * (entered - 1) / 20;
         if tokio::time::timeout(patience, worker.done()).await.is_err() {
             kept.push(worker);
         }
     }
     println!("{entered} of 80 entered, {} of them were not seen to leave", kept.len());
-    assert!((1..80).contains(&entered) && !kept.is_empty(), "too slow or too fast to be dropped midway");
+    // The first step is dropped before it has begun, and so is the first leaving.
+    assert!(
+        (1..80).contains(&entered) && !kept.is_empty(),
+        "dropped midway: {entered} of 80, {}",
+        kept.len()
+    );
     for worker in &kept {
         soon(worker.done()).await.unwrap();
     }

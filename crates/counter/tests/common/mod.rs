@@ -9,7 +9,7 @@ use sereno_counter::Counter;
 use sereno_counter::core::{Client, ConnectOptions, Namespace, Session, SessionOptions};
 use sereno_testkit::{Oracle, fresh_namespace, shared};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 pub(crate) const NAME: &str = "jobs";
 
 /// A place of one test's own in an etcd.

@@ -12,7 +12,7 @@ async fn a_hundred_registrations_cost_one_lease_one_watch_stream_and_no_write_wh
     const HOSTS: usize = 100;
     let member = Member::single().await;
     let place = Place::on(&member).await;
-    // Heartbeats every third of a second.
+    // Twenty keepalives a second.
     let session = place.session(1).await;
     let registry = place.registry_on(&session);
     let started = Instant::now();

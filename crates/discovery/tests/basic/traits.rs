@@ -14,7 +14,7 @@ use sereno_testkit::{eventually, fresh_namespace, shared};
 use tower::discover::{Change as Step, Discover};
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(120);
 
 async fn real(test: &str) -> (Registry, Directory) {
     let client = Client::connect_with(shared().await, ConnectOptions::default()).await.unwrap();

@@ -12,7 +12,7 @@ use sereno_discovery::{Change, Changes, Directory, DirectoryOptions, Host, Subsc
 use sereno_testkit::{Oracle, Stage, fresh_namespace, shared};
 
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 /// What nobody may ever see.
 pub(crate) const CANARY: &str = "canary-in-the-coal-mine";
 

@@ -10,7 +10,7 @@ use sereno_discovery::{Host, Registration, RegistrationState, Registry, Registry
 use sereno_testkit::{Member, Oracle, eventually, fresh_namespace, shared};
 
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A root of one's own in an etcd, and how to look at it.
 pub(crate) struct Place {

@@ -54,7 +54,7 @@ async fn the_credentials_of_the_second_instance_reach_the_first_and_both_hosts_a
     let two = registered(&second, "api", public("h-2", "new")).await;
     has(&one, "new").await;
     println!("the second instance's credentials reached the first after {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     let told = tokio::time::timeout(LONG, changes.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(
         (told.credentials.user.as_str(), told.service.hostname.as_str()),

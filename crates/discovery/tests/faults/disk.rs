@@ -88,7 +88,7 @@ async fn without_etcd_and_without_a_file_following_fails_within_the_deadline() {
     for error in [one.unwrap_err(), two.unwrap_err()] {
         assert!(matches!(error, Error::Core(ref error) if error.is_retryable()), "{error:?}");
     }
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(20));
     assert!(directory.service("api").all().await.unwrap_err().is_retryable());
     assert!(files(folder.path()).is_empty());
 }

@@ -12,7 +12,7 @@ use sereno_id::core::{Client, ConnectOptions, Namespace, Op, Prefix, Session, Se
 use sereno_testkit::{ChildProcess, Oracle, fresh_namespace, shared};
 
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A client in a namespace of its own.
 pub(crate) async fn client_of(endpoint: &str, namespace: &str) -> Client {

@@ -9,7 +9,7 @@ use sereno_keepalive::{Event, Members};
 use sereno_testkit::{Oracle, fresh_namespace, shared};
 
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A client in a namespace of its own.
 pub(crate) async fn client_of(endpoint: &str, namespace: &str) -> Client {

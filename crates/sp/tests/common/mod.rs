@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Longer than anything here takes on a machine that does other things too.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, happening: impl Future<Output = T>) -> T {

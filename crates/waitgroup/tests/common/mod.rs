@@ -9,7 +9,7 @@ use sereno_testkit::{Oracle, fresh_namespace, shared};
 use sereno_waitgroup::core::{Client, ConnectOptions, Namespace, Session, SessionOptions};
 
 /// Long enough for anything that happens at all.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// Time in which something that must not happen would have happened.
 pub(crate) const MOMENT: Duration = Duration::from_millis(200);
 
