@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::classify::{Fault, broke_early, classify};
 use crate::client::{Client, Inner};
+use crate::endpoint;
 use crate::error::{Cause, Error, Result};
 use crate::picker::Connection;
 
@@ -94,6 +95,7 @@ impl Client {
             if inner.unproven_tls(index) && broke_early(&fault) {
                 broken += 1;
             }
+            let explain = |cause| endpoint::explain(inner.picker.name(index), &cause, inner.is_proven());
             let (cause, sent) = match fault {
                 Fault::Refused(error) => return Err(error),
                 Fault::AnswerTooLarge(cause) => {
@@ -119,13 +121,14 @@ impl Client {
                 }
                 Fault::Tls(cause) => {
                     tls_failures += 1;
+                    let cause = explain(cause);
                     if tls_failures >= inner.picker.len() {
                         return Err(Error::Tls { cause });
                     }
                     (cause, false)
                 }
-                Fault::NotSent(cause) | Fault::NoLeader(cause) => (cause, false),
-                Fault::Ambiguous(cause) => (cause, true),
+                Fault::NotSent(cause) | Fault::NoLeader(cause) => (explain(cause), false),
+                Fault::Ambiguous(cause) => (explain(cause), true),
             };
             if inner.picker.eject(index, used.as_ref()) {
                 self.probe_ejected();
@@ -184,9 +187,14 @@ impl Inner {
         if self.picker.len() > 1 { self.options.attempt.min(within / 3) } else { self.options.attempt }
     }
 
+    /// Whether any member has ever answered.
+    fn is_proven(&self) -> bool {
+        self.cluster.load(Ordering::Acquire) != 0
+    }
+
     /// Whether a member is spoken to with TLS, and no answer of any member has come yet.
     fn unproven_tls(&self, index: usize) -> bool {
-        self.cluster.load(Ordering::Acquire) == 0 && self.picker.is_tls(index)
+        !self.is_proven() && self.picker.is_tls(index)
     }
 
     async fn probe(&self, index: usize) {

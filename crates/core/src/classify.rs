@@ -81,6 +81,8 @@ fn classify_status(status: &Status) -> Fault {
         // These two speak of the *answer*: the request may have been applied.
         Code::OutOfRange if message.contains("message length too large") => Fault::AnswerTooLarge(cause()),
         Code::ResourceExhausted if message.contains("too many requests") => Fault::Ambiguous(cause()),
+        // The status was made up from an HTTP one: whoever answered is not etcd, and what it did is not known.
+        _ if message.contains("grpc-status header missing") => Fault::Ambiguous(cause()),
         Code::NotFound if message.contains("requested lease not found") => Fault::Refused(Error::LeaseGone),
         Code::InvalidArgument
         | Code::NotFound

@@ -62,8 +62,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An endpoint is not `scheme://host:port`. Nothing was sent.
+    #[error("invalid etcd endpoint {endpoint:?}: {reason}")]
+    InvalidEndpoint {
+        /// The endpoint, without what may be a password.
+        endpoint: String,
+        /// What is wrong with it, and what is right.
+        reason: String,
+    },
     /// No member could be reached, or none had a leader: nothing was applied. Trying later can help.
-    #[error("no etcd member could serve the call within {deadline:?}")]
+    #[error("no etcd endpoint could serve the call within {deadline:?}: {cause}")]
     Unavailable {
         /// How long was tried.
         deadline: Duration,
@@ -72,7 +80,7 @@ pub enum Error {
         cause: Cause,
     },
     /// A read, or the wait for a state, did not end within its deadline. Nothing was changed by it.
-    #[error("no answer within {deadline:?}")]
+    #[error("no answer from etcd within {deadline:?}: {cause}")]
     Timeout {
         /// How long was tried.
         deadline: Duration,
@@ -81,7 +89,7 @@ pub enum Error {
         cause: Cause,
     },
     /// A write was sent and its answer never came: it may have been applied, may be applied later, or never.
-    #[error("the outcome of a write is unknown")]
+    #[error("the outcome of a write is unknown: {cause}")]
     OutcomeUnknown {
         /// Why the answer did not come.
         #[source]
@@ -100,28 +108,28 @@ pub enum Error {
         deadline: Duration,
     },
     /// etcd refused the request as such; sending it again cannot help.
-    #[error("etcd refused the request")]
+    #[error("etcd refused the request: {cause}")]
     Refused {
         /// The server's code and message.
         #[source]
         cause: Cause,
     },
     /// User, password or token were refused.
-    #[error("authentication failed")]
+    #[error("authentication failed: {cause}")]
     Unauthenticated {
         /// The server's code and message.
         #[source]
         cause: Cause,
     },
     /// The user has no permission for these keys.
-    #[error("permission denied")]
+    #[error("permission denied: {cause}")]
     PermissionDenied {
         /// The server's code and message.
         #[source]
         cause: Cause,
     },
     /// The TLS handshake failed: unknown authority, expired or missing certificate, wrong name.
-    #[error("tls failed")]
+    #[error("the TLS handshake failed: {cause}")]
     Tls {
         /// What the TLS library said.
         #[source]

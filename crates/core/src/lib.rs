@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod commit;
 mod dial;
+mod endpoint;
 mod env;
 mod epoch;
 mod error;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::chance;
 use crate::classify::{Fault, classify};
 use crate::dial::Dial;
+use crate::endpoint;
 use crate::error::{Cause, Error, Result};
 use crate::options::ConnectOptions;
 
@@ -60,7 +61,7 @@ impl Picker {
         }
         let mut members = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            members.push(Member::new(Route::Endpoint(normalize(endpoint, options)?)));
+            members.push(Member::new(Route::Endpoint(endpoint::parse(&endpoint, options)?)));
         }
         let first = chance::below(members.len());
         Ok(Self { current: AtomicUsize::new(first), options: options.clone(), members })
@@ -80,6 +81,14 @@ impl Picker {
     pub(crate) fn is_tls(&self, index: usize) -> bool {
         let route = self.members.get(index).map(|member| &member.route);
         matches!(route, Some(Route::Endpoint(endpoint)) if endpoint.starts_with("https://"))
+    }
+
+    /// How a member is named to people.
+    pub(crate) fn name(&self, index: usize) -> &str {
+        match self.members.get(index).map(|member| &member.route) {
+            Some(Route::Endpoint(endpoint)) => endpoint,
+            Some(Route::Dial(_)) | None => "the caller's own connection",
+        }
     }
 
     /// The member in use, or the next one that is not ejected; when all are, the one that was so for longest.
@@ -200,49 +209,6 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn normalize(endpoint: String, options: &ConnectOptions) -> Result<String> {
-    let refuse = |reason: String| Error::InvalidOption { option: "endpoints", reason };
-    let endpoint = if endpoint.contains("://") {
-        endpoint
-    } else {
-        format!("{}://{endpoint}", if options.tls.is_some() { "https" } else { "http" })
-    };
-    let Some((scheme, rest)) = endpoint.split_once("://") else {
-        return Err(refuse("no host".into()));
-    };
-    let authority = rest.trim_end_matches('/');
-    if authority.contains('@') {
-        return Err(refuse("credentials belong into the options, not into the endpoint".into()));
-    }
-    if authority.is_empty() || authority.contains('/') {
-        return Err(refuse(format!("{endpoint:?} is not scheme://host:port")));
-    }
-    match scheme {
-        "https" => {}
-        "http" if options.tls.is_some() => {
-            return Err(refuse(format!("{endpoint} is plain http, but TLS was asked for")));
-        }
-        "http" => {
-            if options.credentials.is_some()
-                && !options.allow_plaintext_credentials
-                && !is_loopback(authority)
-            {
-                return Err(refuse(format!(
-                    "{endpoint} would carry the password in plain text; use https, or allow_plaintext_credentials"
-                )));
-            }
-        }
-        other => return Err(refuse(format!("unknown scheme {other:?}"))),
-    }
-    Ok(format!("{scheme}://{authority}"))
-}
-
-fn is_loopback(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 fn wire_options(options: &ConnectOptions) -> etcd_client::ConnectOptions {
     let mut wire = etcd_client::ConnectOptions::new()
         .with_require_leader(true)
@@ -292,16 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_checked_before_anything_is_sent() {
-        let plain = ConnectOptions::default();
-        assert_eq!(normalize("localhost:2379".into(), &plain).unwrap(), "http://localhost:2379");
-        assert!(normalize("ftp://h:1".into(), &plain).is_err());
-        assert!(normalize("http://".into(), &plain).is_err());
-        assert!(normalize("http://me:pw@h:1".into(), &plain).is_err());
-        let secret = ConnectOptions::default().credentials("u", "p");
-        assert!(normalize("http://10.0.0.1:2379".into(), &secret).is_err());
-        assert!(normalize("http://[::1]:2379".into(), &secret).is_ok());
-        assert!(normalize("http://127.0.0.1:2379".into(), &secret).is_ok());
-        assert!(Picker::new(Vec::new(), &plain).is_err());
+    fn without_endpoints_there_is_no_picker() {
+        let error = Picker::new(Vec::new(), &ConnectOptions::default()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::InvalidOption { .. }), "{error:?}");
     }
 }
