@@ -252,16 +252,35 @@ fn from_url(endpoints: Vec<String>) -> anyhow::Result<Provided> {
     Ok(Provided { endpoints, kind: Kind::Url, version, members, _server: None })
 }
 
+/// URLs as core understands them, with the port that etcd has when none is given. xtask has to build without core.
 fn endpoints(urls: &str) -> anyhow::Result<Vec<String>> {
-    let urls: Vec<String> = urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect();
-    for url in &urls {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            bail!(
-                "`{url}` is neither docker, nor binary, nor embed, nor a URL such as http://127.0.0.1:2379"
-            );
-        }
+    urls.split(',').map(|url| endpoint(url.trim())).collect()
+}
+
+fn endpoint(url: &str) -> anyhow::Result<String> {
+    // What stands before an @ may be a password.
+    if url.contains('@') {
+        bail!("an etcd URL holds no user and password here: give it as http://host:port");
     }
-    Ok(urls)
+    let Some((scheme, rest)) = url.split_once("://") else {
+        bail!("`{url}` is neither docker, nor binary, nor embed, nor a URL such as http://127.0.0.1:2379")
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    let authority = rest.trim_end_matches('/');
+    if !["http", "https"].contains(&scheme.as_str()) || authority.contains(['/', '?', '#']) {
+        bail!("`{url}` is not a URL such as http://127.0.0.1:2379");
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority, "2379"),
+    };
+    if host.is_empty() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
+        bail!("`{url}` names no host; an IPv6 address needs brackets: http://[::1]:2379");
+    }
+    match port.parse::<u16>() {
+        Ok(port @ 1..) => Ok(format!("{scheme}://{host}:{port}")),
+        _ => bail!("`{url}`: {port:?} is not a port; ports are 1 to 65535, etcd's is 2379"),
+    }
 }
 
 fn variable(name: &str) -> Option<String> {

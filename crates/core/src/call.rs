@@ -1,5 +1,6 @@
 //! Calls: sent to a member that answers, bounded, and repeated only where that is safe.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::classify::{Fault, broke_early, classify};
 use crate::client::{Client, Inner};
-use crate::endpoint;
+use crate::endpoint::{self, Listener};
 use crate::error::{Cause, Error, Result};
 use crate::picker::Connection;
 
@@ -27,7 +28,8 @@ pub(crate) fn until(within: Duration) -> Instant {
 /// With less time left no member is asked any more: it could hardly answer, and a write would be left unknown.
 const LEAST: Duration = Duration::from_millis(10);
 
-/// So many connections ended around the TLS handshake, and none that ever worked, are no accident.
+/// So many connections ended around the TLS handshake, or so many answers of something else than etcd, and none that
+/// ever worked, are no accident.
 const SUSPECT: usize = 6;
 
 /// Whether a call may be repeated when its answer is lost.
@@ -70,6 +72,9 @@ impl Client {
         let mut failures = 0usize;
         let mut tls_failures = 0usize;
         let mut broken = 0usize;
+        let mut foreign = 0usize;
+        let mut listeners = BTreeMap::new();
+        let mut causes = BTreeMap::new();
         let mut stale_tokens = 0usize;
         loop {
             let index = inner.picker.pick();
@@ -123,7 +128,8 @@ impl Client {
                     tls_failures += 1;
                     let cause = explain(cause);
                     if tls_failures >= inner.picker.len() {
-                        return Err(Error::Tls { cause });
+                        causes.insert(index, cause);
+                        return Err(Error::Tls { cause: all(&causes) });
                     }
                     (cause, false)
                 }
@@ -137,10 +143,32 @@ impl Client {
                 return Err(Error::OutcomeUnknown { cause });
             }
             failures += 1;
-            if broken >= SUSPECT && started.elapsed() >= (within / 2).min(Duration::from_secs(1)) {
-                let text =
-                    format!("{broken} connections were ended around the TLS handshake, the last: {cause}");
-                return Err(Error::Tls { cause: Cause::new(text) });
+            let name = inner.picker.name(index);
+            let mut cause = cause;
+            if !inner.is_proven() && endpoint::may_want_tls(name, &cause) {
+                let listener = match listeners.get(&index) {
+                    Some(known) => *known,
+                    None => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        let found = Listener::find(name, attempt.min(left)).await;
+                        listeners.insert(index, found);
+                        tls_failures += usize::from(found == Listener::Tls);
+                        found
+                    }
+                };
+                cause = listener.explain(name).unwrap_or(cause);
+            }
+            foreign += usize::from(!inner.is_proven() && endpoint::is_foreign(&cause));
+            causes.insert(index, cause);
+            if tls_failures >= inner.picker.len() {
+                return Err(Error::Tls { cause: all(&causes) });
+            }
+            let long_enough = started.elapsed() >= (within / 2).min(Duration::from_secs(1));
+            if broken >= SUSPECT && long_enough {
+                return Err(Error::Tls { cause: all(&causes) });
+            }
+            if foreign >= SUSPECT && foreign == failures && long_enough {
+                return Err(Error::Refused { cause: all(&causes) });
             }
             // The other members first, without waiting; then all again, with.
             if failures.is_multiple_of(inner.picker.len()) {
@@ -148,8 +176,8 @@ impl Client {
             }
             if Instant::now() + LEAST > deadline {
                 return Err(match kind {
-                    Kind::Idempotent if sent => Error::Timeout { deadline: within, cause },
-                    _ => Error::Unavailable { deadline: within, cause },
+                    Kind::Idempotent if sent => Error::Timeout { deadline: within, cause: all(&causes) },
+                    _ => Error::Unavailable { deadline: within, cause: all(&causes) },
                 });
             }
         }
@@ -178,6 +206,15 @@ impl Client {
                 }
             }
         });
+    }
+}
+
+/// What each endpoint that was tried said last.
+fn all(causes: &BTreeMap<usize, Cause>) -> Cause {
+    let texts: Vec<String> = causes.values().map(ToString::to_string).collect();
+    match texts.as_slice() {
+        [one] => Cause::new(one.as_str()),
+        several => Cause::new(format!("{} endpoints were tried: {}", several.len(), several.join("; "))),
     }
 }
 

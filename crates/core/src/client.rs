@@ -52,12 +52,23 @@ impl Client {
         Self::connect_with(endpoints, ConnectOptions::default()).await
     }
 
-    /// Connects to any one of the endpoints (`http://host:port`, `https://…`, or `host:port`), authenticates, and
-    /// remembers which cluster it is. One RPC, two with credentials.
+    /// Connects to any one of the endpoints, authenticates, and remembers which cluster it is. One RPC, two with
+    /// credentials.
+    ///
+    /// An endpoint is `http://host:port` or `https://host:port`. The scheme may be missing (`https` with
+    /// [`ConnectOptions::tls`], else `http`), and so may the port (2379). An IPv6 address stands in brackets:
+    /// `http://[::1]:2379`. Paths, queries, fragments, users and passwords are refused.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Unavailable`] or [`Error::Timeout`] within the deadline when no member
-    /// answers; [`Error::Unauthenticated`], [`Error::Tls`].
+    /// - [`Error::InvalidEndpoint`] or [`Error::InvalidOption`]: nothing was sent.
+    /// - [`Error::Unavailable`] or [`Error::Timeout`] at the deadline when no member answers. A member that is starting is
+    ///   waited for until then.
+    /// - [`Error::Tls`] at once when an endpoint given as `http` speaks TLS (two more connections tell), or when a
+    ///   certificate is refused; after about a second when the server ends every connection around the handshake.
+    /// - [`Error::Refused`] after about a second when an HTTP server that is not etcd answers.
+    /// - [`Error::Unauthenticated`].
+    ///
+    /// Errors of the connection name each endpoint that was tried, what it said last, and the likely remedy.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
@@ -70,10 +81,11 @@ impl Client {
         Ok(client)
     }
 
-    /// A client that connects on first use, so that a service can start while etcd is down.
+    /// A client that connects on first use, so that a service can start while etcd is down. The endpoints are spelled as
+    /// for [`Client::connect_with`].
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; never anything of the network.
+    /// [`Error::InvalidEndpoint`], [`Error::InvalidOption`]; never anything of the network.
     pub fn lazy<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
         options: ConnectOptions,
@@ -146,7 +158,7 @@ impl Client {
     ///
     /// | variable | meaning |
     /// |---|---|
-    /// | `ETCD_ENDPOINTS`, else `ETCD_HOSTS`, else `ETCD_HOST` | comma list of URLs |
+    /// | `ETCD_ENDPOINTS`, else `ETCD_HOSTS`, else `ETCD_HOST` | comma list of endpoints, spelled as for [`Client::connect_with`] |
     /// | `ETCD_1_PORT_2379_TCP_ADDR`, `…_PORT` | a linked container's address, when there is none of those; else `http://127.0.0.1:2379` |
     /// | `ETCD_CACERT` | PEM file of the authority |
     /// | `ETCD_CERT` and `ETCD_KEY`, else `ETCD_TLS_CERT` and `ETCD_TLS_KEY` | PEM files of our own certificate and its key |
@@ -168,7 +180,7 @@ impl Client {
     /// As [`Client::from_env`], connecting on first use.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; never anything of the network.
+    /// [`Error::InvalidEndpoint`], [`Error::InvalidOption`]; never anything of the network.
     pub fn lazy_from_env() -> Result<Self> {
         let (endpoints, options) = crate::env::read(|name| std::env::var(name).ok())?;
         Self::lazy(endpoints, options)

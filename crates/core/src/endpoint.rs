@@ -1,5 +1,11 @@
 //! An endpoint: how it may be spelled, and what a failure to reach it suggests.
 
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::error::{Cause, Error, Result};
 use crate::options::ConnectOptions;
 
@@ -30,12 +36,9 @@ pub(crate) fn parse(text: &str, options: &ConnectOptions) -> Result<String> {
 }
 
 fn refused(text: &str, reason: String) -> Error {
-    // What stands before an @ may be a password.
+    // What stands before an @ may be a password, whatever it looks like.
     let endpoint = match text.rsplit_once('@') {
-        Some((before, host)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}://...@{host}")
-        }
+        Some((_, host)) => format!("...@{host}"),
         None => text.to_owned(),
     };
     Error::InvalidEndpoint { endpoint, reason }
@@ -46,31 +49,31 @@ fn split(text: &str, tls: bool) -> Result<(&'static str, String, u16), String> {
     if text.is_empty() {
         return Err("it is empty; use scheme://host:port, such as http://127.0.0.1:2379".into());
     }
+    // First of all, because every other reason quotes a part of the text.
+    if text.contains('@') {
+        return Err("user and password belong into ConnectOptions::credentials".into());
+    }
     let (scheme, rest) = match text.split_once("://") {
         None => (if tls { "https" } else { "http" }, text),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", rest),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("https", rest),
         Some((scheme, _)) => return Err(format!("the scheme {scheme:?} is neither http nor https")),
     };
-    if rest.contains('@') {
-        return Err("user and password belong into ConnectOptions::credentials".into());
-    }
     let authority = rest.trim_end_matches('/');
     if authority.contains(['/', '?', '#']) {
         return Err("it has a path, a query or a fragment; use scheme://host:port".into());
     }
-    let (host, port) = if authority.starts_with('[') {
-        let (host, port) =
-            authority.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
+    let (host, port) = if let Some(bracketed) = authority.strip_prefix('[') {
+        let (address, port) =
+            bracketed.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
         let port = match port {
             "" => None,
             port => Some(port.strip_prefix(':').ok_or("only a port may follow the IPv6 address")?),
         };
-        let address = host.trim_start_matches('[');
         if address.parse::<std::net::Ipv6Addr>().is_err() {
             return Err(format!("{address:?} is not an IPv6 address"));
         }
-        (format!("{host}]"), port)
+        (format!("[{address}]"), port)
     } else {
         match authority.split_once(':') {
             Some((_, port)) if port.contains(':') => {
@@ -89,13 +92,18 @@ fn split(text: &str, tls: bool) -> Result<(&'static str, String, u16), String> {
     }
     let port = match port {
         None => PORT,
-        Some(port) if port.bytes().all(|digit| digit.is_ascii_digit()) => match port.parse::<u16>() {
-            Ok(port @ 1..) => port,
-            _ => return Err(format!("{port:?} is not a port; ports are 1 to 65535, etcd's is {PORT}")),
-        },
-        Some(port) => return Err(format!("{port:?} is not a port; ports are 1 to 65535, etcd's is {PORT}")),
+        Some(port) => self::port(port)?,
     };
     Ok((scheme, host, port))
+}
+
+/// The number of a port, or what is wrong with it.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    let number = if text.bytes().all(|digit| digit.is_ascii_digit()) { text.parse().unwrap_or(0) } else { 0 };
+    match number {
+        0 => Err(format!("{text:?} is not a port; ports are 1 to 65535, etcd's is {PORT}")),
+        number => Ok(number),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -115,7 +123,7 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
     let broke =
         ["broken pipe", "connection closed", "connection reset", "http2 error", "not a result of an error"];
     let remedy = if has(&["grpc-status header missing", "invalid compression flag"]) {
-        "an HTTP server answers there that is no etcd; check host and port"
+        "an HTTP server answers there, not etcd; check host and port, and any proxy between"
     } else if has(&["connection refused"]) {
         "nothing listens there; check host and port, and that etcd runs"
     } else if has(&["lookup address", "name or service not known", "dns error"]) {
@@ -128,6 +136,15 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
         "the server asks for a client certificate; give one to Tls::identity_pem"
     } else if tls && has(&["corrupt message", "invalidcontenttype"]) {
         "the server does not speak TLS there; use http://, or its TLS port"
+    } else if has(&["connecting took too long"]) {
+        "the host does not answer; check the address and firewalls"
+    } else if !proven && has(&["no answer within"]) {
+        "it takes connections and says nothing; check that it is etcd's client port, and that etcd has a leader"
+    } else if tls
+        && !proven
+        && has(&["handshake eof", "broken pipe", "connection closed", "connection reset", "close_notify"])
+    {
+        "the server ends TLS connections; if it expects plain ones, use http://, and if it asks for a client certificate, give one to Tls::identity_pem"
     } else if !tls && !proven && has(&broke) {
         "the server ends plain connections; if it expects TLS, use https://"
     } else {
@@ -135,6 +152,85 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
     };
     Cause::new(format!("{endpoint}: {said} ({remedy})"))
 }
+
+/// Whether a plain connection ended as one to a TLS port does: worth a [`speaks_tls`], and no proof.
+pub(crate) fn may_want_tls(endpoint: &str, cause: &Cause) -> bool {
+    let text = cause.to_string().to_ascii_lowercase();
+    let marks =
+        ["broken pipe", "connection closed", "connection reset", "http2 error", "not a result of an error"];
+    endpoint.starts_with("http://") && marks.iter().any(|mark| text.contains(mark))
+}
+
+/// Whether an answer came from an HTTP server that is not etcd. What a proxy says about the server behind it (5xx) or
+/// about a crowd (429) may pass by itself, and is not counted.
+pub(crate) fn is_foreign(cause: &Cause) -> bool {
+    let text = cause.to_string();
+    let status = ["response with status: ", "HTTP status code "].iter().find_map(|mark| {
+        let (_, after) = text.split_once(mark)?;
+        after.get(..3)?.parse::<u16>().ok()
+    });
+    text.contains(HTTP_1) || status.is_some_and(|status| status < 500 && status != 429)
+}
+
+/// What listens at a plain endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// It answers a TLS handshake.
+    Tls,
+    /// It answers in HTTP/1, so it knows no gRPC.
+    Http1,
+    /// It is not known.
+    Unknown,
+}
+
+impl Listener {
+    /// Greets in TLS, then in HTTP/2, and looks at how the answers begin. Two connections, without a request.
+    pub(crate) async fn find(endpoint: &str, within: Duration) -> Self {
+        let Some(address) = endpoint.strip_prefix("http://") else { return Self::Unknown };
+        let asked = async {
+            // The head of a TLS record: a handshake or an alert, and the version, whose first byte has been 3 since SSL 3.
+            if let Ok([21 | 22, 3, ..]) = greet(address, CLIENT_HELLO).await {
+                return Self::Tls;
+            }
+            // Only now, because a TLS server may complain about plain text in HTTP/1.
+            match greet(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await {
+                Ok(head) if head == *b"HTTP/" => Self::Http1,
+                _ => Self::Unknown,
+            }
+        };
+        tokio::time::timeout(within, asked).await.unwrap_or(Self::Unknown)
+    }
+
+    /// What that says about an endpoint, in place of how the connection to it happened to end.
+    pub(crate) fn explain(self, endpoint: &str) -> Option<Cause> {
+        match self {
+            Self::Tls => Some(Cause::new(format!("{endpoint}: the server there speaks TLS; use https://"))),
+            Self::Http1 => Some(Cause::new(format!("{endpoint}: {HTTP_1}, not etcd; check host and port"))),
+            Self::Unknown => None,
+        }
+    }
+}
+
+async fn greet(address: &str, greeting: &[u8]) -> io::Result<[u8; 5]> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(greeting).await?;
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await?;
+    Ok(head)
+}
+
+/// A ClientHello of TLS 1.2 that offers no cipher: every TLS server answers it with an alert, after which nothing follows.
+#[rustfmt::skip]
+const CLIENT_HELLO: &[u8] = &[
+    22, 3, 1, 0, 45, // a handshake record
+    1, 0, 0, 41, 3, 3, // ClientHello
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // its random
+    0, // no session
+    0, 2, 0, 255, // no cipher: only the signal that renegotiation is not wanted
+    1, 0, // no compression
+];
+
+const HTTP_1: &str = "an HTTP/1 server answers there";
 
 #[cfg(test)]
 mod tests {
@@ -199,6 +295,7 @@ mod tests {
             ("http://::1:2379", "needs brackets"),
             ("http://[::1", "not closed"),
             ("http://[::1]x", "only a port"),
+            ("http://[[::1]", "\"[::1\" is not an IPv6 address"),
             ("http://[x]", "\"x\" is not an IPv6 address"),
             ("http://a b", "\"a b\" is not a host name"),
             ("http://a,http://b", "path"),
@@ -213,9 +310,20 @@ mod tests {
 
     #[test]
     fn a_password_in_an_endpoint_is_never_shown() {
-        let error = plain("http://me:canary@host:1").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
-        assert!(error.to_string().contains("host:1"), "{error}");
+        for text in [
+            "http://me:canary@host:1",
+            "me:canary@host:1",
+            "me:canary@http://host:1",
+            "canary://x@host:1",
+            "http://me:can@canary@host:1",
+        ] {
+            let error = plain(text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+            assert!(
+                error.to_string().contains("host:1") && error.to_string().contains("credentials"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -237,7 +345,7 @@ mod tests {
             ("http://a:1", "connect: Connection refused (os error 111)", true, "nothing listens there"),
             ("http://a:1", "transport error: broken pipe", false, "use https://"),
             ("https://a:1", "received corrupt message of type InvalidContentType", false, "use http://"),
-            ("http://a:1", "grpc-status header missing, mapped from HTTP status code 404", false, "no etcd"),
+            ("http://a:1", "grpc-status header missing, mapped from HTTP status code 404", false, "not etcd"),
             ("https://a:1", "invalid peer certificate: UnknownIssuer", false, "Tls::ca_pem"),
         ] {
             let told = explain(endpoint, &Cause::new(said), proven).to_string();

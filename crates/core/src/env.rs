@@ -5,6 +5,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::endpoint;
 use crate::error::{Error, Result};
 use crate::key::Namespace;
 use crate::options::{ConnectOptions, Tls};
@@ -35,7 +36,9 @@ pub(crate) fn read(var: impl Fn(&str) -> Option<String>) -> Result<(Vec<String>,
         // etcd-discovery's variables came with plain addresses, which are meant to be the encrypted ones.
         if var("ETCD_ENDPOINTS").is_none() {
             for endpoint in &mut endpoints {
-                if let Some(rest) = endpoint.strip_prefix("http://") {
+                if let Some((scheme, rest)) = endpoint.split_once("://")
+                    && scheme.eq_ignore_ascii_case("http")
+                {
                     *endpoint = format!("https://{rest}");
                 }
             }
@@ -62,14 +65,13 @@ fn endpoints(var: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>> {
         (Some(listed), _) => listed,
         (None, Some(address)) => {
             let port = var("ETCD_1_PORT_2379_TCP_PORT").unwrap_or_else(|| "2379".into());
-            if port.parse::<u16>().is_err() {
-                return refuse("ETCD_1_PORT_2379_TCP_PORT", format!("{port:?} is not a port"));
-            }
+            let port = endpoint::port(&port).or_else(|reason| refuse("ETCD_1_PORT_2379_TCP_PORT", reason))?;
             let address = if address.contains(':') { format!("[{address}]") } else { address };
             format!("http://{address}:{port}")
         }
         (None, None) => "http://127.0.0.1:2379".into(),
     };
+    // A comma at an end, or two in a row, are no endpoints.
     Ok(listed.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect())
 }
 
@@ -166,7 +168,7 @@ mod tests {
         let cert = STANDARD.encode("-----BEGIN CERTIFICATE-----\ncert");
         let key = STANDARD.encode("-----BEGIN PRIVATE KEY-----\nkey");
         let vars = [
-            ("ETCD_HOSTS", "http://a:1,https://b:2"),
+            ("ETCD_HOSTS", "HTTP://a:1,https://b:2"),
             ("ETCD_CACERT", ca.as_str()),
             ("ETCD_TLS_CERT", cert.as_str()),
             ("ETCD_TLS_KEY", key.as_str()),
@@ -198,7 +200,7 @@ mod tests {
             &[("ETCD_TLS_CERT", "canary, not base64"), ("ETCD_TLS_KEY", "canary"), memory],
             &[("ETCD_TLS_CERT", "/nonexistent")],
             &[("ETCD_TLS_INMEMORY", "yes")],
-            &[("ETCD_1_PORT_2379_TCP_ADDR", "h"), ("ETCD_1_PORT_2379_TCP_PORT", "x")],
+            &[("ETCD_1_PORT_2379_TCP_ADDR", "h"), ("ETCD_1_PORT_2379_TCP_PORT", "0")],
         ];
         for vars in bad {
             let error = read(env(vars)).unwrap_err();

@@ -75,7 +75,7 @@ pub enum Error {
     Unavailable {
         /// How long was tried.
         deadline: Duration,
-        /// The last thing a member, or the wire, said.
+        /// The last thing that each endpoint, or the connection to it, said, with the likely remedy.
         #[source]
         cause: Cause,
     },
@@ -84,7 +84,7 @@ pub enum Error {
     Timeout {
         /// How long was tried.
         deadline: Duration,
-        /// The last thing a member, or the wire, said.
+        /// The last thing that each endpoint, or the connection to it, said, with the likely remedy.
         #[source]
         cause: Cause,
     },
@@ -128,10 +128,11 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
-    /// The TLS handshake failed: unknown authority, expired or missing certificate, wrong name.
-    #[error("the TLS handshake failed: {cause}")]
+    /// TLS failed: unknown authority, expired or missing certificate, wrong name, or one side speaks TLS and the other
+    /// does not.
+    #[error("TLS failed: {cause}")]
     Tls {
-        /// What the TLS library said.
+        /// The endpoint, what the TLS library said, and the likely remedy.
         #[source]
         cause: Cause,
     },

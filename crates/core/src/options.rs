@@ -25,7 +25,8 @@ pub struct ConnectOptions {
     pub attempt: Duration,
     /// Where all keys live. Default: `sereno`.
     pub namespace: Namespace,
-    /// TLS material; needed for `https` endpoints whose authority the system does not know. Default: none.
+    /// TLS material; needed for `https` endpoints whose authority the system does not know. Endpoints without a scheme are
+    /// `https` with it, and those with `http` are refused. Default: none.
     pub tls: Option<Tls>,
     /// User and password. Default: none.
     pub credentials: Option<Credentials>,

@@ -1,6 +1,6 @@
 //! `sereno-embed`: the server as a program, for whatever speaks to etcd.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use sereno_embed::Server;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const HELP: &str = "\
 sereno-embed: an etcd v3 server in memory, for development and tests. Nothing is kept when it ends.
 
-  --listen ADDRESS   where to listen; port 0 is any free one (default 127.0.0.1:2379)
+  --listen ADDRESS   where to listen; port 0 is any free one, none is 2379 (default 127.0.0.1:2379)
   --any-address      allow an address that other machines can reach: there is neither TLS nor authentication
   --until-eof        end when standard input ends, as with whoever started this
   --help             this text
@@ -24,7 +24,7 @@ struct Flags {
 }
 
 fn flags(mut words: impl Iterator<Item = String>) -> Result<Option<Flags>, String> {
-    let mut flags = Flags { listen: ([127, 0, 0, 1], 2379).into(), any_address: false, until_eof: false };
+    let mut flags = Flags { listen: ([127, 0, 0, 1], PORT).into(), any_address: false, until_eof: false };
     while let Some(word) = words.next() {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -33,9 +33,7 @@ fn flags(mut words: impl Iterator<Item = String>) -> Result<Option<Flags>, Strin
         match (name.as_str(), value) {
             ("--listen", value) => {
                 let value = value.or_else(|| words.next()).ok_or("--listen needs an address")?;
-                flags.listen = value
-                    .parse()
-                    .map_err(|_| format!("`{value}` is not an address such as 127.0.0.1:2379"))?;
+                flags.listen = address(&value)?;
             }
             ("--any-address", None) => flags.any_address = true,
             ("--until-eof", None) => flags.until_eof = true,
@@ -45,6 +43,27 @@ fn flags(mut words: impl Iterator<Item = String>) -> Result<Option<Flags>, Strin
     }
     Ok(Some(flags))
 }
+
+/// An IP address and a port, or `localhost`; the port is etcd's when there is none.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = match text.strip_prefix("localhost") {
+        Some(port) if port.is_empty() || port.starts_with(':') => format!("127.0.0.1{port}"),
+        _ => text.to_owned(),
+    };
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok((ip, PORT).into());
+    }
+    Err(format!(
+        "--listen: `{text}` is not an address such as 127.0.0.1:2379 or [::1]:2379; ports are 0 to 65535"
+    ))
+}
+
+/// The port of etcd's clients.
+const PORT: u16 = 2379;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -88,4 +107,30 @@ async fn end_of_input() {
     while let Ok(count) = input.read(&mut bytes).await
         && count > 0
     {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_listen_at_has_etcds_port_unless_it_names_another() {
+        for (text, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1", "127.0.0.1:2379"),
+            ("localhost", "127.0.0.1:2379"),
+            ("localhost:99", "127.0.0.1:99"),
+            ("::1", "[::1]:2379"),
+            ("[::1]", "[::1]:2379"),
+            ("[::1]:99", "[::1]:99"),
+        ] {
+            assert_eq!(address(text).map(|address| address.to_string()), Ok(expected.to_owned()), "{text}");
+        }
+        for text in
+            ["", "127.0.0.1:99999", "127.0.0.1:", "127.0.0.1:x", "http://127.0.0.1:1", "localhosts", "a b"]
+        {
+            assert!(address(text).is_err_and(|why| why.contains("is not an address")), "{text}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ const MOST: u64 = 64 * 1024;
 /// The server's version, or `unknown (TLS)` for an https endpoint that accepts connections.
 pub(super) fn version(endpoint: &str) -> anyhow::Result<String> {
     if let Some(rest) = endpoint.strip_prefix("https://") {
-        connect(&authority(rest, 443))?;
+        connect(rest)?;
         return Ok("unknown (TLS)".to_owned());
     }
     let answer = get(endpoint, "/version")?;
@@ -49,8 +49,8 @@ pub(super) fn wait_until_ready(
 
 fn get(endpoint: &str, path: &str) -> anyhow::Result<Value> {
     let rest = endpoint.strip_prefix("http://").with_context(|| format!("{endpoint} is not plain HTTP"))?;
-    let authority = authority(rest, 80);
-    let mut stream = connect(&authority)?;
+    let authority = rest;
+    let mut stream = connect(authority)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     // Version 1.0: the answer ends with the connection, and is never sent in chunks.
@@ -63,13 +63,6 @@ fn get(endpoint: &str, path: &str) -> anyhow::Result<Value> {
     serde_json::from_str(body).with_context(|| {
         format!("{authority} answers {path} with {}", head.lines().next().unwrap_or_default())
     })
-}
-
-fn authority(rest: &str, port: u16) -> String {
-    let host = rest.split('/').next().unwrap_or(rest);
-    let has_port =
-        host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    if has_port { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 fn connect(authority: &str) -> anyhow::Result<TcpStream> {

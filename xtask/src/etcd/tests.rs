@@ -37,6 +37,32 @@ fn a_choice_is_a_word_or_urls() {
 }
 
 #[test]
+fn a_url_has_etcds_port_unless_it_names_another() {
+    for (url, canonical) in [
+        ("http://localhost", "http://localhost:2379"),
+        ("HTTP://localhost/", "http://localhost:2379"),
+        ("https://[::1]", "https://[::1]:2379"),
+        ("http://[::1]:99", "http://[::1]:99"),
+    ] {
+        assert_eq!(url.parse::<Choice>().unwrap(), Choice::Url(vec![canonical.to_owned()]), "{url}");
+    }
+    let bad = [
+        "http://a:99999",
+        "http://a:",
+        "http://a:x",
+        "http://a:0",
+        "http://",
+        "http://::1",
+        "http://a/b",
+        "ftp://a",
+    ];
+    for url in bad {
+        assert!(url.parse::<Choice>().unwrap_err().to_string().contains(url), "{url}");
+    }
+    assert!(!"http://me:canary@a".parse::<Choice>().unwrap_err().to_string().contains("canary"));
+}
+
+#[test]
 fn the_version_is_the_servers_own_word() {
     let (endpoint, asked) =
         server("HTTP/1.0 200 OK\r\n\r\n{\"etcdserver\":\"3.5.1\",\"etcdcluster\":\"3.5.0\"}");
