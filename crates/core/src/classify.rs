@@ -61,6 +61,11 @@ fn classify_status(status: &Status) -> Fault {
         Code::Unavailable | Code::Unknown | Code::Internal if is_tls(&sources(status)) => {
             Fault::Tls(Cause::new(sources(status)))
         }
+        // What has a source was made up on this side, from an error of the connection: no word of etcd's. An HTTP/2 peer that
+        // resets a stream to calm us down looks like a refusal otherwise, though the request may have been applied.
+        _ if status.source().is_some() => {
+            Fault::Ambiguous(Cause::new(format!("{}: {}", name(status.code()), sources(status))))
+        }
         Code::Unavailable if message == "etcdserver: no leader" => Fault::NoLeader(cause()),
         Code::Unauthenticated => Fault::StaleToken(cause()),
         Code::Unknown if message == "etcdserver: invalid auth token" => Fault::StaleToken(cause()),
