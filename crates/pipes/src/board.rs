@@ -22,6 +22,8 @@ pub(crate) struct Board {
     /// `None` at the end.
     pipes: Mutex<Option<Arc<Pipes>>>,
     pub(crate) status: watch::Sender<RegistrationStatus>,
+    /// The groups that messages go to.
+    routed: Mutex<Known>,
     pub(crate) news: watch::Sender<News>,
     pub(crate) counters: Arc<Counters>,
     /// Set when everything is closed and the keys are deleted, or could not be.
@@ -35,6 +37,7 @@ impl Board {
             limit,
             pipes: Mutex::new(Some(Arc::default())),
             status: watch::Sender::new(RegistrationStatus::default()),
+            routed: Mutex::default(),
             news: watch::Sender::new(News::default()),
             counters: Arc::default(),
             done: watch::Sender::new(None),
@@ -55,7 +58,17 @@ impl Board {
         }
     }
 
-    /// Tells which groups there are.
+    /// The groups that messages go to.
+    pub(crate) fn routed(&self) -> Known {
+        self.routed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes which groups messages go to.
+    pub(crate) fn note_routed(&self, groups: Known) {
+        *self.routed.lock().unwrap_or_else(PoisonError::into_inner) = groups;
+    }
+
+    /// Tells which groups there are, and can be joined.
     pub(crate) fn tell(&self, known: Known) {
         self.news.send_if_modified(|news| {
             let changed = *news.groups != known;
@@ -77,6 +90,7 @@ impl Board {
             status.problem.clone_from(&reason);
         });
         *self.pipes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.note_routed(Known::default());
         self.news.send_modify(|news| {
             news.groups = Arc::default();
             news.over = Some(reason);

@@ -182,7 +182,7 @@ impl Registration {
     /// listed once, as it is now. The number of members follows a watch and may lag by a moment.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupInfo> {
-        self.board.news.borrow().groups.values().cloned().collect()
+        self.board.routed().into_values().collect()
     }
 
     /// The groups there are, one by one, and every change from then on. No RPC.

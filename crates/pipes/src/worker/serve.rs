@@ -146,9 +146,11 @@ impl Serving {
             again = self.begin(group, wanted).await.into_iter().chain(again).min();
         }
         self.route();
-        // Told before the addresses are written: whoever has joined finds its own group among them.
-        self.tell();
+        // Before the addresses are written: whoever has joined finds its own group, as it is now, among these.
+        self.worker.board.note_routed(self.known(|_| true));
         self.write_addresses(holding).await?;
+        // Told when everybody else can know it, too.
+        self.worker.board.tell(self.known(|open| open.written.is_some()));
         Ok(Turn::Settled(again))
     }
 
@@ -285,12 +287,12 @@ impl Serving {
         Ok(())
     }
 
-    fn tell(&self) {
-        let known = self.open.iter().map(|(group, open)| {
+    fn known(&self, wanted: impl Fn(&Open) -> bool) -> Known {
+        let known = self.open.iter().filter(|(_, open)| wanted(open)).map(|(group, open)| {
             let Record { url, mode, .. } = open.record.clone();
             (group.clone(), GroupInfo::new(group.clone(), mode, url, open.members))
         });
-        self.worker.board.tell(known.collect::<Known>());
+        known.collect()
     }
 
     /// Ends everything: deletes the keys and sends what is queued, both at the same time.
