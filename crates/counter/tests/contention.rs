@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{NAME, Place, SOON, assert_gapless, hammer};
 use sereno_counter::{Counter, Error};
@@ -210,8 +210,14 @@ async fn dropped_futures_count_once_or_not_at_all() {
     counter.add(1).await.unwrap();
     let mut answered = Vec::new();
     let mut dropped = 0;
-    for round in 0..400u64 {
-        let patience = Duration::from_micros(round * 7 % 1500);
+    // From not begun to surely done, by what it takes here and now.
+    let started = Instant::now();
+    counter.add(0).await.unwrap();
+    let usual = started.elapsed();
+    let mut round = 0;
+    while round < 400 || ((dropped <= 20 || answered.len() <= 20) && round < 10_000) {
+        let patience = usual * (round % 80) / 20;
+        round += 1;
         let both = futures(2, async || timeout(patience, counter.add(1)).await.ok());
         for answer in both.await {
             match answer {

@@ -323,7 +323,8 @@ async fn no_task_is_left_of_what_was_stopped_in_whatever_state() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     // What the session and its client need, and perhaps the end of the one before.
     let before = tasks();
-    for round in 0..10 {
+    const ROUNDS: usize = 20;
+    for round in 0..ROUNDS {
         let registration = registry.register("api", public("h", "s")).unwrap();
         if round % 2 == 0 {
             registration.ready().await.unwrap();
@@ -334,7 +335,8 @@ async fn no_task_is_left_of_what_was_stopped_in_whatever_state() {
         let _changes = registration.changes();
         registration.stop().await.unwrap();
     }
-    eventually(LONG, "every task to have ended", async || (tasks() <= before).then_some(())).await;
+    // The client may have made a new connection meanwhile, which is a few tasks. One for each round would be more.
+    eventually(LONG, "every task to have ended", async || (tasks() < before + ROUNDS).then_some(())).await;
 }
 
 #[tokio::test]
