@@ -78,7 +78,9 @@ impl Client {
         let mut stale_tokens = 0usize;
         loop {
             let index = inner.picker.pick();
-            let attempt = inner.attempt(within).min(deadline.saturating_duration_since(Instant::now()));
+            let whole = inner.attempt(within);
+            let attempt = whole.min(deadline.saturating_duration_since(Instant::now()));
+            let mut cut_short = false;
             let mut used = None;
             // On the heap, because everything a recipe awaits would carry the many kilobytes of a gRPC call otherwise.
             let sent = Box::pin(async {
@@ -93,8 +95,14 @@ impl Client {
                     return Ok(value);
                 }
                 Ok(Err(fault)) => fault,
-                Err(_) if used.is_none() => Fault::NotSent(Cause::new("connecting took too long")),
-                Err(_) => Fault::Ambiguous(Cause::new(format!("no answer within {attempt:?}"))),
+                Err(_) => {
+                    cut_short = attempt < whole;
+                    if used.is_none() {
+                        Fault::NotSent(Cause::new("connecting took too long"))
+                    } else {
+                        Fault::Ambiguous(Cause::new(format!("no answer within {attempt:?}")))
+                    }
+                }
             };
             tracing::debug!(member = index, ?fault, "call failed");
             if inner.unproven_tls(index) && broke_early(&fault) {
@@ -159,7 +167,10 @@ impl Client {
                 cause = listener.explain(name).unwrap_or(cause);
             }
             foreign += usize::from(!inner.is_proven() && endpoint::is_foreign(&cause));
-            causes.insert(index, cause);
+            // What the deadline has cut short says less than what was said before.
+            if !(cut_short && causes.contains_key(&index)) {
+                causes.insert(index, cause);
+            }
             if tls_failures >= inner.picker.len() {
                 return Err(Error::Tls { cause: all(&causes) });
             }
