@@ -1,4 +1,4 @@
-//! Every public call that may wait for etcd ends within its deadline and a quarter of a second, whatever etcd does.
+//! Every public call that may wait for etcd ends within one deadline, whatever etcd does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test may fail.
 
@@ -11,8 +11,9 @@ use sereno_core::{
 };
 use sereno_testkit::{BlackHole, Member, Proxy, TlsMaterial, fresh_namespace};
 
-const DEADLINE: Duration = Duration::from_secs(1);
-const GRACE: Duration = Duration::from_millis(250);
+const DEADLINE: Duration = Duration::from_secs(3);
+/// What a busy machine may add: less than the 0.4 of a deadline by which an operation of two calls would be late.
+const GRACE: Duration = Duration::from_secs(1);
 
 fn options() -> ConnectOptions {
     let namespace = Namespace::new(&fresh_namespace("deadlines")).unwrap();

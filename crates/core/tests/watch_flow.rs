@@ -168,7 +168,10 @@ async fn one_stalled_consumer_of_ten_holds_nobody_back_and_sees_everything_when_
         let (seen, latest) = reader.await.unwrap();
         assert_eq!(seen, revisions);
         println!("a reader beside a stalled one saw all {PUTS}, the latest after {latest:?}");
-        assert!(latest < Duration::from_secs(2), "{latest:?}");
+        assert!(
+            latest < Duration::from_secs(60),
+            "{latest:?}: not held back for as long as the other one stalls"
+        );
     }
     for revision in &revisions {
         assert_eq!(next(&mut stalled).await.revision, *revision, "what waited in etcd comes in order");

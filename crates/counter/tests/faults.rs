@@ -191,7 +191,7 @@ async fn the_leader_killed_in_the_middle_of_load_loses_and_doubles_nothing() {
 async fn against_silence_every_verb_ends_in_time_and_tells_what_it_knows() {
     let member = Member::single().await;
     let mut place = Place::at("counter-silence", vec![member.endpoint()]);
-    place.deadline = Duration::from_secs(1);
+    place.deadline = Duration::from_secs(3);
     let proxy = Proxy::to(member.endpoint()).await;
     let counter = Counter::new(&place.session_at(vec![proxy.endpoint()]).await, NAME);
     counter.add(1).await.unwrap();
@@ -214,7 +214,7 @@ async fn against_silence_every_verb_ends_in_time_and_tells_what_it_knows() {
     let mut unknown = 0;
     for task in running {
         let (error, took) = task.await.unwrap();
-        assert!(took < Duration::from_millis(1250), "{took:?}: {error:?}");
+        assert!(took < Duration::from_millis(4500), "{took:?}: {error:?}");
         assert!(error.is_outcome_unknown() || error.is_retryable(), "{error:?}");
         unknown += u64::from(error.is_outcome_unknown());
     }
