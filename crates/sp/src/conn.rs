@@ -100,10 +100,14 @@ pub(crate) async fn run<R: Role>(entered: &mut Entered<R>, pipe: Pipe) {
         let (engine, link) = (&entered.engine, &entered.link);
         let reading = read(engine, link, &mut source);
         let writing = write(engine, link, &mut sink);
-        tokio::pin!(reading, writing);
+        let refused = R::refused(link);
+        tokio::pin!(reading, writing, refused);
         // Whoever goes first may use up the task's turn, so they take turns in going first.
         let mut read_first = true;
         std::future::poll_fn(|context| {
+            if let Poll::Ready(why) = refused.as_mut().poll(context) {
+                return Poll::Ready(End::Refused(why));
+            }
             read_first = !read_first;
             for read in [read_first, !read_first] {
                 let end = if read { reading.as_mut().poll(context) } else { writing.as_mut().poll(context) };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -62,7 +63,7 @@ impl Pub {
                 WhenFull::DropOldest => link.outbox.put_newest(frame),
                 WhenFull::Disconnect if link.outbox.fits(body.len()) => link.outbox.put_newest(frame),
                 WhenFull::Disconnect => {
-                    link.slow.store(true, Ordering::SeqCst);
+                    link.slow.cancel();
                     1 + link.outbox.close()
                 }
             };
@@ -82,7 +83,7 @@ pub(crate) struct PubRole {
 pub(crate) struct Link {
     id: u64,
     outbox: Outbox,
-    slow: AtomicBool,
+    slow: CancellationToken,
 }
 
 impl PubRole {
@@ -110,7 +111,7 @@ impl Role for PubRole {
     fn attach(engine: &Arc<Engine<Self>>, peer: &Peer) -> Arc<Link> {
         let role = &engine.role;
         let link =
-            Arc::new(Link { id: peer.id, outbox: Outbox::new(role.queue), slow: AtomicBool::new(false) });
+            Arc::new(Link { id: peer.id, outbox: Outbox::new(role.queue), slow: CancellationToken::new() });
         lock(&role.links).push(Arc::clone(&link));
         link
     }
@@ -132,7 +133,12 @@ impl Role for PubRole {
         if link.outbox.take(batch, |count| engine.took(count)).await {
             return Ok(());
         }
-        Err(link.slow.load(Ordering::SeqCst).then_some(Refusal::TooSlow))
+        Err(link.slow.is_cancelled().then_some(Refusal::TooSlow))
+    }
+
+    async fn refused(link: &Arc<Link>) -> Refusal {
+        link.slow.cancelled().await;
+        Refusal::TooSlow
     }
 
     fn queued(&self) -> usize {

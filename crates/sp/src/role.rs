@@ -49,6 +49,12 @@ pub(crate) trait Role: Send + Sync + Sized + 'static {
         batch: &mut VecDeque<Frame>,
     ) -> impl Future<Output = Result<(), Option<Refusal>>> + Send;
 
+    /// Waits until this side ends the connection, even in the middle of a write to a peer that does not read. Most roles never
+    /// do.
+    fn refused(_link: &Self::Link) -> impl Future<Output = Refusal> + Send {
+        std::future::pending()
+    }
+
     /// So many frames were handed over.
     fn written(_link: &Self::Link, _count: usize) {}
 

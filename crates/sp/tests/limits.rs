@@ -12,6 +12,7 @@ use bytes::Bytes;
 use common::{LONG, Raw, quick, soon};
 use sereno_sp::{Error, PeerEvent, Pub, Pull, Push, Queue, Refusal, Rep, Req, SocketOptions, Sub, WhenFull};
 use sereno_testkit::eventually;
+use tokio::io::AsyncReadExt as _;
 
 const PUSH: u8 = 0x50;
 const PULL: u8 = 0x51;
@@ -290,6 +291,28 @@ async fn a_subscriber_that_does_not_keep_up_is_disconnected_on_request() {
     assert!((1..sent).contains(&dropped));
     publisher.send("still there").await.unwrap();
     assert_eq!(soon("it", fast.recv()).await.unwrap(), "still there");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_at_all_is_disconnected_in_the_middle_of_a_message() {
+    const MORE_THAN_BUFFERS_HOLD: usize = 64 << 20;
+    let options = SocketOptions::default()
+        .max_message(MORE_THAN_BUFFERS_HOLD)
+        .send_queue(Queue::of(100).bytes(MORE_THAN_BUFFERS_HOLD))
+        .when_full(WhenFull::Disconnect);
+    let publisher = Pub::with_options(options);
+    let address = publisher.listen("tcp://127.0.0.1:0").await.unwrap();
+    let mut silent = Raw::hello(&address, SUB).await;
+    publisher.connected(1).await.unwrap();
+    publisher.send(vec![0; MORE_THAN_BUFFERS_HOLD]).await.unwrap();
+    let mut length = [0; 8];
+    soon("the write to begin", silent.stream.read_exact(&mut length)).await.unwrap();
+    for _ in 0..=100 {
+        publisher.send(vec![0; 10]).await.unwrap();
+    }
+    let gone = async || (publisher.stats().connections == 0).then_some(());
+    eventually(LONG, "it to be disconnected", gone).await;
+    assert_eq!(publisher.stats().dropped, 102, "the queue, and the message under way");
 }
 
 #[tokio::test]
