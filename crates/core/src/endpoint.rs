@@ -132,8 +132,8 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
         "the server's certificate is signed by an unknown authority; give it to Tls::ca_pem"
     } else if has(&["notvalidforname", "not valid for name"]) {
         "the server's certificate is for another name; give that to Tls::domain"
-    } else if has(&["certificaterequired", "certificate required"]) {
-        "the server asks for a client certificate; give one to Tls::identity_pem"
+    } else if let Some(remedy) = of_alert(&text) {
+        remedy
     } else if tls && has(&["corrupt message", "invalidcontenttype"]) {
         "the server does not speak TLS there; use http://, or its TLS port"
     } else if has(&["connecting took too long"]) {
@@ -151,6 +151,31 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
         return Cause::new(format!("{endpoint}: {said}"));
     };
     Cause::new(format!("{endpoint}: {said} ({remedy})"))
+}
+
+/// What to do about a TLS alert that the server sent. Servers differ in the alert for a missing client certificate: with
+/// TLS 1.3 some send `bad_certificate`, others `certificate_required`.
+fn of_alert(text: &str) -> Option<&'static str> {
+    let (_, alert) = text.split_once("received fatal alert: ")?;
+    let is = |names: &[&str]| names.iter().any(|name| alert.starts_with(name));
+    if is(&[
+        "certificate",
+        "badcertificate",
+        "nocertificate",
+        "unsupportedcertificate",
+        "unknownca",
+        "accessdenied",
+    ]) {
+        Some("the server asks for a client certificate that it trusts; give one to Tls::identity_pem")
+    } else if is(&["unrecognisedname"]) {
+        Some("the server has no certificate for that name; give its name to Tls::domain")
+    } else if is(&["handshakefailure", "protocolversion", "insufficientsecurity"]) {
+        Some(
+            "the server shares no version or cipher of TLS with this client, or asks for a client certificate; give one to Tls::identity_pem",
+        )
+    } else {
+        None
+    }
 }
 
 /// Whether a plain connection ended as one to a TLS port does: worth a [`speaks_tls`], and no proof.
@@ -347,6 +372,16 @@ mod tests {
             ("https://a:1", "received corrupt message of type InvalidContentType", false, "use http://"),
             ("http://a:1", "grpc-status header missing, mapped from HTTP status code 404", false, "not etcd"),
             ("https://a:1", "invalid peer certificate: UnknownIssuer", false, "Tls::ca_pem"),
+            ("https://a:1", "received fatal alert: CertificateRequired", true, "Tls::identity_pem"),
+            (
+                "https://a:1",
+                "transport error: received fatal alert: BadCertificate",
+                false,
+                "Tls::identity_pem",
+            ),
+            ("https://a:1", "received fatal alert: UnknownCA: broken pipe", false, "Tls::identity_pem"),
+            ("https://a:1", "received fatal alert: UnrecognisedName", false, "Tls::domain"),
+            ("https://a:1", "received fatal alert: ProtocolVersion", false, "no version or cipher"),
         ] {
             let told = explain(endpoint, &Cause::new(said), proven).to_string();
             assert!(told.starts_with(endpoint) && told.contains(said) && told.contains(remedy), "{told}");
