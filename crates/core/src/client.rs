@@ -14,7 +14,7 @@ use crate::call::Kind;
 use crate::dial::Dial;
 use crate::epoch::Epoch;
 use crate::error::{Error, Result};
-use crate::key::{Key, Namespace, Prefix};
+use crate::key::{Key, KeyError, Namespace, Prefix};
 use crate::options::ConnectOptions;
 use crate::picker::{Connection, Picker};
 use crate::watch::Hub;
@@ -276,6 +276,15 @@ impl Client {
 
     pub(crate) fn hub(&self) -> &Hub {
         self.inner.hub.get_or_init(|| Hub::start(Arc::downgrade(&self.inner)))
+    }
+
+    /// The key that exists as long as the session epoch of that id lives: a [`Compare::absent`](crate::Compare::absent) of
+    /// it is the condition that the epoch is over. No RPC.
+    ///
+    /// # Errors
+    /// [`KeyError`] for what cannot be an id.
+    pub fn epoch_key(&self, id: &str) -> std::result::Result<Key, KeyError> {
+        self.reserved("s").key(id)
     }
 
     /// The subtree of the core's own keys.

@@ -19,7 +19,7 @@ use crate::watch::{EventKind, Overflow, TailItem};
 pub(crate) async fn establish(client: &Client, ttl: Duration, number: u64) -> Result<Epoch> {
     let granted = lease::grant(client, ttl).await?;
     let id = format!("{:016x}", chance::number());
-    let key = client.reserved("s").key(&id)?;
+    let key = client.epoch_key(&id)?;
     let described = format!("pid {} of {}", std::process::id(), program());
     let provisional = Epoch::new(number, id.clone(), granted, key.clone(), 0);
     // The name is random: if the key is there, an earlier copy of this very transaction made it.

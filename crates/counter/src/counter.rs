@@ -103,6 +103,57 @@ impl Counter {
         Ok(Changes::new(cells.clone(), cells.watch().await?))
     }
 
+    /// Removes the counter, unless another session has added to it within the last five seconds and lives. `false` when there
+    /// was none. Four RPCs, one more for each change of somebody else in between.
+    ///
+    /// A counter that is removed is 0, and counts again from there when somebody adds to it. Its keys are gone when the sessions
+    /// that have added are idle for five seconds, but for one that refuses late copies of earlier additions: that goes after
+    /// ten minutes. Watches yield 0 and go on.
+    ///
+    /// ```no_run
+    /// # async fn f(nightly: &sereno_counter::Counter) -> sereno_counter::Result<()> {
+    /// println!("{} rows in all", nightly.get().await?);
+    /// nightly.remove().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InUse`]; of the core's, as [`Counter::compare_and_set`].
+    ///
+    /// # Cancel safety
+    /// As [`Counter::add`]. Calling it again is harmless.
+    pub async fn remove(&self) -> Result<bool> {
+        self.removal(false).await
+    }
+
+    /// As [`Counter::remove`], whoever uses it. What others add at the same time is counted before the removal or after it.
+    ///
+    /// # Errors
+    /// As [`Counter::remove`], without [`Error::InUse`].
+    ///
+    /// # Cancel safety
+    /// As [`Counter::remove`].
+    pub async fn remove_forced(&self) -> Result<bool> {
+        self.removal(true).await
+    }
+
+    async fn removal(&self, forced: bool) -> Result<bool> {
+        let cells = self.cells()?;
+        let session = cells.session().clone();
+        let decide = move |tally: &Tally| {
+            let own = session.epoch();
+            let sessions = tally.epochs.iter().filter(|epoch| *epoch != own.id()).count();
+            if tally.base_revision == 0 && tally.value == 0 {
+                return Verdict::Refuse(Ok(false));
+            }
+            if sessions > 0 && !forced {
+                return Verdict::Refuse(Err(Error::InUse { sessions }));
+            }
+            Verdict::Apply { change: TallyChange::Remove, ops: Vec::new(), result: Ok(true) }
+        };
+        cells.exact_after_folding(decide).await?
+    }
+
     fn cells(&self) -> Result<&Cells> {
         self.cells.as_ref().map_err(|error| CoreError::InvalidKey(error.clone()).into())
     }

@@ -25,6 +25,14 @@ pub enum Error {
         /// What it was.
         actual: i64,
     },
+    /// [`Counter::remove`](crate::Counter::remove) was refused: other sessions count. Nothing was applied.
+    #[error(
+        "{sessions} other sessions have added within the last seconds; close them, or use Counter::remove_forced"
+    )]
+    InUse {
+        /// How many.
+        sessions: usize,
+    },
     /// Names, etcd, the session.
     #[error(transparent)]
     Core(#[from] sereno_core::Error),

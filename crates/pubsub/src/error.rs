@@ -79,6 +79,17 @@ pub enum Error {
     /// A later subscription has taken the cursor over: this one may not move it any more.
     #[error("the cursor has been taken over by a later subscription")]
     CursorTaken,
+    /// [`Topic::remove`](crate::Topic::remove) was refused: others use the topic. Nothing was removed.
+    #[error(
+        "{publishers} other sessions publish to the topic, and these cursors have subscriptions: {cursors:?}; \
+         close them, or use Topic::remove_forced"
+    )]
+    InUse {
+        /// How many other sessions have published and live.
+        publishers: usize,
+        /// The cursors whose subscriptions were made by other sessions that live.
+        cursors: Vec<String>,
+    },
     /// The cursor was removed underneath the subscription.
     #[error("the cursor is gone")]
     CursorGone,

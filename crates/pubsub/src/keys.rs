@@ -26,8 +26,8 @@ pub(crate) struct Keys {
     pub(crate) log: Prefix,
     pub(crate) batches: Prefix,
     pub(crate) tail: Key,
-    publishers: Prefix,
-    cursors: Prefix,
+    pub(crate) publishers: Prefix,
+    pub(crate) cursors: Prefix,
     pub(crate) trimmer: Key,
     pub(crate) trimmed: Key,
 }

@@ -11,6 +11,7 @@ mod options;
 mod position;
 mod publisher;
 mod queue;
+mod removal;
 mod retention;
 mod subscription;
 mod topic;

@@ -14,6 +14,7 @@ use crate::message::Draft;
 use crate::options::{From, SubscribeOptions, TopicOptions};
 use crate::position::Position;
 use crate::publisher::Publisher;
+use crate::removal;
 use crate::subscription::{self, Subscription};
 use crate::worker::Lane;
 
@@ -119,6 +120,44 @@ impl Topic {
         let opening: Pin<Box<dyn Future<Output = Result<Subscription>> + Send + '_>> =
             Box::pin(subscription::open(&self.inner.session, self.keys()?, from, options));
         opening.await
+    }
+
+    /// Removes the topic: its messages, cursors and count of publishes. Refused while another session that has published lives,
+    /// or the session of another subscription to a cursor. `false` when there was no such topic. Three RPCs, one more per
+    /// hundred batches and per hundred cursors.
+    ///
+    /// Subscriptions without a cursor leave no trace in etcd and do not hinder it: they go on with what is published next. Those
+    /// with a cursor end with [`Error::CursorGone`](crate::Error::CursorGone). What is published after is a new topic of that
+    /// name; what is published at the same time is of the one or of the other.
+    ///
+    /// ```no_run
+    /// # async fn f(nightly: &sereno_pubsub::Topic) -> sereno_pubsub::Result<()> {
+    /// if !nightly.remove().await? {
+    ///     println!("there was no such topic");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InUse`](crate::Error::InUse), then nothing was removed; as any write of the core, then some of it may have been,
+    /// and calling it again removes the rest.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave some of it removed.
+    pub async fn remove(&self) -> Result<bool> {
+        Box::pin(removal::remove(&self.inner.session, self.keys()?, false)).await
+    }
+
+    /// As [`Topic::remove`], whoever uses the topic. A publish of others whose answer is lost at that moment may end with
+    /// [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown).
+    ///
+    /// # Errors
+    /// As [`Topic::remove`], without [`Error::InUse`](crate::Error::InUse).
+    ///
+    /// # Cancel safety
+    /// As [`Topic::remove`].
+    pub async fn remove_forced(&self) -> Result<bool> {
+        Box::pin(removal::remove(&self.inner.session, self.keys()?, true)).await
     }
 
     /// Removes a named cursor; its subscription can acknowledge no more. `false` when there was none. One RPC.

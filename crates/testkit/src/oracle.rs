@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, DeleteOptions, GetOptions, Permission, PutOptions};
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, Permission, PutOptions, Txn, TxnOp,
+};
 
 /// A raw client for all of `endpoints`, with a timeout of 5 s per call.
 ///
@@ -98,6 +100,14 @@ impl Oracle {
         let options = PutOptions::new().with_lease(lease);
         let answer = self.client().put(key, value, Some(options)).await.expect("put");
         answer.header().expect("a header").revision()
+    }
+
+    /// Writes all of these keys in one transaction, on condition that none of them exists. Whether it did.
+    pub async fn create(&self, entries: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> bool {
+        let absent = entries.iter().map(|(key, _)| Compare::mod_revision(key.as_ref(), CompareOp::Equal, 0));
+        let puts = entries.iter().map(|(key, value)| TxnOp::put(key.as_ref(), value.as_ref(), None));
+        let txn = Txn::new().when(absent.collect::<Vec<_>>()).and_then(puts.collect::<Vec<_>>());
+        self.client().txn(txn).await.expect("create").succeeded()
     }
 
     /// The value of a key, or `None`. Linearizable.

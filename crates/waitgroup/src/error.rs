@@ -44,8 +44,14 @@ pub enum Error {
         /// The worker's id.
         id: String,
     },
-    /// The group's keys were deleted while it was waited for: whether its work was done can no longer be known.
-    #[error("the group was deleted while it was waited for")]
+    /// [`WaitGroup::remove`](crate::WaitGroup::remove) was refused: something is outstanding. Nothing was applied.
+    #[error("{count} are outstanding; wait for them, or use WaitGroup::remove_forced")]
+    InUse {
+        /// What is outstanding: what was added and is not done, and workers, dead ones included.
+        count: u64,
+    },
+    /// The group was removed, or its keys were deleted, while it was waited for: whether its work was done can no longer be known.
+    #[error("the group was removed while it was waited for")]
     Deleted,
     /// What every recipe has in common: etcd, sessions, keys.
     #[error(transparent)]

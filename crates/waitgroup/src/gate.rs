@@ -13,7 +13,7 @@ pub(crate) enum Sight {
     Released,
     /// Workers have died.
     Died(Vec<Died>),
-    /// The group has begun anew: somebody deleted its keys.
+    /// The group has begun anew: somebody removed it, or deleted its keys.
     Deleted,
 }
 
@@ -26,6 +26,8 @@ pub(crate) struct Gate {
     finished: Finished,
     /// The highest generation seen; 0 when nothing was there yet.
     seen: u64,
+    /// How often the group had been removed when something was first there.
+    removals: u64,
     /// The dead this waiter has taken out, which a view may still show for a moment.
     buried: BTreeSet<String>,
 }
@@ -45,12 +47,18 @@ impl Gate {
             EmptyWait::Wait => Finished::Reused,
             EmptyWait::Return => Finished::Always,
         };
-        Self { awaited: None, finished, seen: 0, buried: BTreeSet::new() }
+        Self { awaited: None, finished, seen: 0, removals: 0, buried: BTreeSet::new() }
     }
 
     /// For one generation: only its release counts.
     pub(crate) fn of(generation: u64) -> Self {
-        Self { awaited: Some(generation), finished: Finished::Never, seen: 0, buried: BTreeSet::new() }
+        Self {
+            awaited: Some(generation),
+            finished: Finished::Never,
+            seen: 0,
+            removals: 0,
+            buried: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn bury(&mut self, died: Vec<Died>) {
@@ -59,9 +67,11 @@ impl Gate {
 
     /// `None` to go on waiting.
     pub(crate) fn look(&mut self, state: &State) -> Option<Sight> {
-        if self.seen > 0 && (!state.exists || state.generation < self.seen) {
+        let anew = !state.exists || state.generation < self.seen || state.removals != self.removals;
+        if self.seen > 0 && anew {
             return Some(Sight::Deleted);
         }
+        self.removals = state.removals;
         self.seen = if state.exists { state.generation } else { 0 };
         let awaited = *self.awaited.get_or_insert(state.generation);
         // Whatever has happened since, that generation is done: a waiter that slept, or whose history was compacted, has
@@ -71,7 +81,7 @@ impl Gate {
         }
         let finished = match self.finished {
             Finished::Always => true,
-            Finished::Reused => state.generation > 1,
+            Finished::Reused => state.exists && state.generation > 1,
             Finished::Never => false,
         };
         if finished && state.is_empty() {
@@ -89,7 +99,7 @@ mod tests {
     use crate::roster::Roster;
 
     fn state(generation: u64, value: i128) -> State {
-        State { generation, exists: true, value, roster: Roster::default() }
+        State { generation, removals: 0, exists: true, value, roster: Roster::default() }
     }
 
     fn nothing() -> State {

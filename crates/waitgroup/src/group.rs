@@ -67,19 +67,38 @@ impl Group {
         self.change(move |state| Ok((Some(state.done(n)?), Vec::new(), ()))).await
     }
 
+    /// Removes everything, unless something is outstanding and it is not forced. Signs of entering that was given up stay: they
+    /// go with their sessions, and refuse late copies until then.
+    pub(crate) async fn remove(&self, forced: bool) -> Result<bool> {
+        let keys = self.keys.clone();
+        let decide = move |state: &State| {
+            let change = state.removed(forced)?;
+            let ops = vec![Op::delete_prefix(keys.workers()), Op::delete_prefix(keys.alive_ones())];
+            Ok((change, ops, change.is_some()))
+        };
+        // Nobody would look for the cells of the dead again.
+        self.cells.exact_after_folding(self.verdict(decide)).await?
+    }
+
     /// Decides on the state of the group, as often as it takes until nobody else has changed it meanwhile; no change is
     /// made when the decision has none.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
-        mut decide: impl FnMut(&State) -> Result<(Option<TallyChange>, Vec<Op>, T)> + Send + 'static,
+        decide: impl FnMut(&State) -> Result<(Option<TallyChange>, Vec<Op>, T)> + Send + 'static,
     ) -> Result<T> {
+        self.cells.exact(self.verdict(decide)).await?
+    }
+
+    fn verdict<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&State) -> Result<(Option<TallyChange>, Vec<Op>, T)> + Send + 'static,
+    ) -> impl FnMut(&Tally) -> Verdict<Result<T>> + Send + 'static {
         let keys = self.keys.clone();
-        let decide = move |tally: &Tally| match decide(&state(&keys, tally)) {
+        move |tally| match decide(&state(&keys, tally)) {
             Ok((Some(change), ops, result)) => Verdict::Apply { change, ops, result: Ok(result) },
             Ok((None, _, result)) => Verdict::Refuse(Ok(result)),
             Err(error) => Verdict::Refuse(Err(error)),
-        };
-        self.cells.exact(decide).await?
+        }
     }
 }
 
@@ -87,6 +106,7 @@ fn state(keys: &Keys, tally: &Tally) -> State {
     let entries = tally.entries.iter().map(|kv| (&kv.key, kv.value.as_ref()));
     State {
         generation: tally.generation,
+        removals: tally.removals,
         exists: tally.base_revision > 0,
         value: tally.value,
         roster: Roster::read(keys, entries),

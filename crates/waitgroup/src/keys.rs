@@ -51,6 +51,10 @@ impl Keys {
         &self.workers
     }
 
+    pub(crate) fn alive_ones(&self) -> &Prefix {
+        &self.alive
+    }
+
     pub(crate) fn alive(&self, id: &str) -> Result<Key, KeyError> {
         self.alive.key(id)
     }

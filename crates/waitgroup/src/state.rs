@@ -9,7 +9,9 @@ use crate::roster::Roster;
 pub(crate) struct State {
     /// One more than how often the group has been released.
     pub(crate) generation: u64,
-    /// Whether anything was ever written.
+    /// How often it was removed.
+    pub(crate) removals: u64,
+    /// Whether anything was ever written, since it was last removed.
     pub(crate) exists: bool,
     /// What was added, less what was done. Never negative, unless somebody else wrote our keys.
     pub(crate) value: i128,
@@ -35,6 +37,15 @@ impl State {
     /// Nothing is outstanding and never was: the beginning of the next generation wakes whoever waits.
     pub(crate) fn declared_empty(&self) -> Option<TallyChange> {
         self.is_empty().then_some(TallyChange::Set(0))
+    }
+
+    /// Whether there is anything to remove.
+    pub(crate) fn removed(&self, forced: bool) -> Result<Option<TallyChange>> {
+        let count = self.count();
+        if count > 0 && !forced {
+            return Err(Error::InUse { count });
+        }
+        Ok((self.exists || count > 0).then_some(TallyChange::Remove))
     }
 
     /// `n` done.
@@ -68,7 +79,7 @@ mod tests {
     use super::*;
 
     fn state(value: i128, workers: &[(&str, bool)]) -> State {
-        State { generation: 1, exists: true, value, roster: Roster::of(workers) }
+        State { generation: 1, removals: 0, exists: true, value, roster: Roster::of(workers) }
     }
 
     #[test]
@@ -102,6 +113,20 @@ mod tests {
     fn the_count_is_of_things_and_workers() {
         assert_eq!(state(3, &[("x", true), ("y", false)]).count(), 5);
         assert_eq!(state(-3, &[]).count(), 0, "somebody else's doing");
+    }
+
+    #[test]
+    fn what_is_outstanding_is_removed_by_force_only() {
+        assert_eq!(state(0, &[]).removed(false).unwrap(), Some(TallyChange::Remove));
+        for used in [state(2, &[]), state(1, &[("x", true)]), state(0, &[("x", false), ("y", true)])] {
+            let count = used.count();
+            assert!(
+                matches!(used.removed(false).unwrap_err(), Error::InUse { count: told } if told == count)
+            );
+            assert_eq!(used.removed(true).unwrap(), Some(TallyChange::Remove));
+        }
+        let nothing = State { exists: false, ..state(0, &[]) };
+        assert_eq!(nothing.removed(false).unwrap(), None);
     }
 
     #[test]

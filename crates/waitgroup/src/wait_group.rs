@@ -180,6 +180,40 @@ impl WaitGroup {
         Box::pin(self.pass(Gate::of(generation))).await
     }
 
+    /// Removes the group, unless something is outstanding. `false` when there was none. Four RPCs, one more for each change of
+    /// somebody else in between.
+    ///
+    /// What comes after is a new group of that name, whose generations may go on from those of before. One key that refuses late copies of earlier changes stays for ten minutes.
+    /// Whoever waits is told [`Error::Deleted`].
+    ///
+    /// ```no_run
+    /// # async fn f(nightly: &sereno_waitgroup::WaitGroup) -> sereno_waitgroup::Result<()> {
+    /// nightly.wait().await?;
+    /// nightly.remove().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InUse`]; [`Error::Core`] as any write.
+    ///
+    /// # Cancel safety
+    /// Once polled, it goes on in the background when the future is dropped; calling it again is harmless.
+    pub async fn remove(&self) -> Result<bool> {
+        self.group()?.remove(false).await
+    }
+
+    /// As [`WaitGroup::remove`], whatever is outstanding. Workers that have entered are told
+    /// [`Error::Dismissed`] when they report done.
+    ///
+    /// # Errors
+    /// As [`WaitGroup::remove`], without [`Error::InUse`].
+    ///
+    /// # Cancel safety
+    /// As [`WaitGroup::remove`].
+    pub async fn remove_forced(&self) -> Result<bool> {
+        self.group()?.remove(true).await
+    }
+
     async fn pass(&self, mut gate: Gate) -> Result<()> {
         let group = self.group()?;
         let mut watcher = group.watch().await?;

@@ -1,5 +1,7 @@
 //! What is stored, and what it comes to.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,19 @@ pub(super) struct Base {
     pub(super) exact: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ttl: Option<Ttl>,
+    /// How often the value was removed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) removals: u64,
+    /// The value was removed, and on this lease the base goes as well. Whoever writes next begins a base without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) removed: Option<Ttl>,
+}
+
+impl Base {
+    /// The lease that what is written with this base goes on.
+    pub(super) fn lease(&self) -> Option<Ttl> {
+        self.removed.or(self.ttl)
+    }
 }
 
 /// The lease that everything below the prefix lives on.
@@ -78,6 +93,10 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Books {
     /// Makes sense of a complete reading.
     pub(super) fn read<'a>(
@@ -85,7 +104,7 @@ impl Books {
         revision: i64,
         kvs: impl IntoIterator<Item = &'a KeyValue>,
     ) -> Result<Self> {
-        let base = Base { value: 0, generation: 1, exact: false, ttl: None };
+        let base = Base { value: 0, generation: 1, exact: false, ttl: None, removals: 0, removed: None };
         let mut books = Self {
             revision,
             base,
@@ -149,13 +168,22 @@ impl Books {
         self.receipts.iter().find(|kv| kv.key == *key).map(parse).transpose()
     }
 
+    /// Whether the next write begins a base of its own: none is there, or one that only refuses late copies.
+    pub(super) fn begins(&self) -> bool {
+        self.base_modified == 0 || self.base.removed.is_some()
+    }
+
     pub(super) fn tally(&self) -> Tally {
+        let epochs = self.cells.iter().filter_map(|found| found.name.split_once('-'));
+        let epochs: BTreeSet<&str> = epochs.map(|(epoch, _)| epoch).collect();
         Tally {
             value: self.value(),
             generation: self.base.generation,
+            removals: self.base.removals,
             revision: self.revision,
-            base_revision: self.base_modified,
+            base_revision: if self.begins() { 0 } else { self.base_modified },
             cells: self.cells.len(),
+            epochs: epochs.into_iter().map(str::to_owned).collect(),
             entries: self.entries.clone(),
         }
     }
@@ -231,7 +259,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::cells) fn base(value: i128, generation: u64) -> Base {
-        Base { value, generation, exact: false, ttl: None }
+        Base { value, generation, exact: false, ttl: None, removals: 0, removed: None }
     }
 
     fn entry(prefix: &Prefix, name: &str) -> KeyValue {
@@ -257,6 +285,16 @@ pub(super) mod tests {
             (0, 8),
             "the next generation is one that none of them has"
         );
+    }
+
+    #[test]
+    fn what_was_removed_is_told_as_if_it_had_never_been_written() {
+        let removed = Base { removed: Some(Ttl { lease: 7, seconds: 600 }), ..base(0, 4) };
+        let books = books(Some(removed), &[("b-2", 5, 3), ("b-1", 5, 3), ("a-1", 5, 3)]);
+        let tally = books.tally();
+        assert_eq!((tally.value, tally.generation, tally.base_revision), (0, 4, 0));
+        assert_eq!((tally.cells, tally.epochs), (3, vec!["a".to_owned(), "b".to_owned()]));
+        assert!(books.begins());
     }
 
     #[test]
@@ -315,6 +353,8 @@ pub(super) mod tests {
         let full = Base { exact: true, ttl: Some(Ttl { lease: 7, seconds: 60 }), ..base(-1, 1) };
         let written = r#"{"value":-1,"generation":1,"exact":true,"ttl":{"lease":7,"seconds":60}}"#;
         assert_eq!(text(full), written);
+        let removed = Base { removed: Some(Ttl { lease: 7, seconds: 600 }), ..base(0, 2) };
+        assert_eq!(text(removed), r#"{"value":0,"generation":2,"removed":{"lease":7,"seconds":600}}"#);
     }
 
     proptest! {

@@ -26,6 +26,8 @@ struct Plan {
     depends: bool,
     /// Whether anyone is told no.
     refuses: bool,
+    /// Whether the value is removed.
+    removes: bool,
 }
 
 /// What a request is told when the plan has been carried out.
@@ -57,15 +59,22 @@ impl Problem {
 }
 
 impl Plan {
-    /// Decides in order, each on what those before have left. It ends after a decision with operations of its own, whose
-    /// effect on the entries is not foreseen here.
+    /// Decides in order, each on what those before have left. It ends after a removal, and after a decision with operations
+    /// of its own, whose effect on the entries is not foreseen here.
     fn make(books: &Books, mine: &str, base: Base, batch: &mut [Request]) -> Self {
         let mut tally = books.tally();
         tally.generation = base.generation;
         // The own cell moves into the base; those of others stay where they are.
         let mut others = tally.value - books.base.value - books.share(mine);
-        let mut plan =
-            Self { base, ops: Vec::new(), told: Vec::new(), writes: false, depends: false, refuses: false };
+        let mut plan = Self {
+            base,
+            ops: Vec::new(),
+            told: Vec::new(),
+            writes: false,
+            depends: false,
+            refuses: false,
+            removes: false,
+        };
         let mut set = false;
         for request in batch {
             let (change, ops) = match &mut request.what {
@@ -114,8 +123,14 @@ impl Plan {
                     tally.generation = tally.generation.saturating_add(1);
                 }
                 TallyChange::Keep => {}
+                TallyChange::Remove => {
+                    plan.removes = true;
+                    others = 0;
+                    tally.value = 0;
+                    tally.generation = tally.generation.saturating_add(1);
+                }
             }
-            if !ops.is_empty() {
+            if plan.removes || !ops.is_empty() {
                 plan.ops = ops;
                 break;
             }
@@ -173,12 +188,23 @@ impl Worker {
             };
             let Some(books) = &self.books else { continue };
             let revision = books.revision;
-            let plan = Plan::make(books, &mine.name, base, &mut batch);
+            let mut plan = Plan::make(books, &mine.name, base, &mut batch);
             if !fresh && (plan.refuses || !plan.writes) {
                 // What is applied is conditional on nothing having changed since. Any other answer must be true of a time
                 // after the call.
                 self.books = None;
                 continue;
+            }
+            if plan.removes {
+                match self.removal(first).await {
+                    Ok(lease) => plan.base.removed = Some(lease),
+                    Err(error) => {
+                        batch.into_iter().for_each(|request| request.fail(error.clone()));
+                        return Vec::new();
+                    }
+                }
+                plan.base.ttl = None;
+                plan.base.removals = plan.base.removals.saturating_add(1);
             }
             let done =
                 if plan.writes { self.carry_out(&mine, &plan, last).await } else { Ok(Some(revision)) };
@@ -284,7 +310,12 @@ mod tests {
     }
 
     fn exact(decide: impl FnMut(&Tally) -> Verdict<()> + Send + 'static) -> Request {
-        request(What::Exact(Box::new(Exact { decide, result: None, reply: oneshot::channel().0 })))
+        request(What::Exact(Box::new(Exact {
+            decide,
+            folds: false,
+            result: None,
+            reply: oneshot::channel().0,
+        })))
     }
 
     fn change(change: TallyChange) -> Request {
@@ -350,6 +381,15 @@ mod tests {
         assert!(!plan.writes);
         assert!(matches!(plan.told[3], Told::Failed(Problem::Outside(_))), "{:?}", plan.told);
         assert_eq!(plan.base.value, i128::from(i64::MAX));
+    }
+
+    #[test]
+    fn a_removal_ends_the_plan_and_what_was_counted_before_counts_no_more() {
+        let books = books(Some(base(10, 3)), &[(MINE, 5, 3), ("b-1", 7, 3)]);
+        let plan = plan(&books, vec![add(1), change(TallyChange::Remove), add(1)]);
+        assert_eq!(plan.told, [Told::Value(23), Told::Decided]);
+        assert!(plan.removes && plan.writes && plan.depends);
+        assert_eq!((plan.base.value, plan.base.generation), (0, 4));
     }
 
     #[test]

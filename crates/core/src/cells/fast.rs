@@ -92,7 +92,7 @@ impl Worker {
         let total = books.share(&mine.name) + sum;
         let cell = Cell { total, seq, generation: base.generation };
         let mut txn = self.conditions(mine, books);
-        if books.base_modified == 0 {
+        if books.begins() {
             txn = txn.then(put(&base, &self.layout.base, encode(&base)?));
         }
         txn = txn.then(put(&base, &mine.cell, encode(&cell)?));
@@ -140,10 +140,10 @@ impl Worker {
         }
     }
 
-    /// Notes that the base exists, if it was this transaction that made it.
+    /// Notes that the base exists, if it was this transaction that began it.
     pub(super) fn began(&mut self, base: &super::books::Base, revision: i64) {
         if let Some(books) = &mut self.books
-            && books.base_modified == 0
+            && books.begins()
         {
             books.base = *base;
             books.base_modified = revision;

@@ -9,7 +9,7 @@ use super::books::{Base, Found, Receipt, Ttl, encode};
 use super::layout::Mine;
 use super::settle::put;
 use super::worker::Worker;
-use crate::backoff::jitter;
+use crate::backoff::{Backoff, jitter};
 use crate::chance;
 use crate::error::{Cause, Error, Result};
 use crate::lease::Timer;
@@ -61,6 +61,37 @@ impl Worker {
         Err(Error::Contended { deadline: within })
     }
 
+    /// Counts in the cells of all sessions that are dead now.
+    pub(super) async fn sweep_whole(&mut self, until: Instant) -> Result<()> {
+        let within = || until.saturating_duration_since(Instant::now());
+        let Some(mine) = self.epoch(until).await? else {
+            return Err(Error::Timeout {
+                deadline: self.client.deadline(),
+                cause: Cause::new("no session epoch"),
+            });
+        };
+        self.load(&mine, within()).await?;
+        let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+        loop {
+            let Some(books) = &self.books else { return Err(Error::Stopped) };
+            let others = books.cells.iter().filter(|found| found.name != mine.name);
+            let mut dead = Vec::new();
+            for some in others.cloned().collect::<Vec<_>>().chunks(ASKED) {
+                dead.append(&mut self.dead_among(some.to_vec()).await?);
+            }
+            dead.truncate(FOLDED);
+            if dead.is_empty() {
+                return Ok(());
+            }
+            match self.fold_dead(&mine, &dead).await {
+                Ok(()) => {}
+                // Somebody else was faster; what is left to do shows in the reading that came with the refusal.
+                Err(Error::Contended { .. }) if Instant::now() < until => backoff.wait(until).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Looks for cells of dead sessions and counts them in. Whatever gets in the way is left for the next time.
     pub(super) async fn sweep(&mut self) {
         self.sweep_at = Instant::now() + SWEEP + jitter(SWEEP / 2);
@@ -100,7 +131,7 @@ impl Worker {
     async fn fold_dead(&mut self, mine: &Arc<Mine>, dead: &[Found]) -> Result<()> {
         let Some(books) = &self.books else { return Ok(()) };
         let mut base = books.base;
-        let kept = base.ttl.map_or(KEPT, |ttl| KEPT.min(Duration::from_secs(ttl.seconds)));
+        let kept = base.lease().map_or(KEPT, |ttl| KEPT.min(Duration::from_secs(ttl.seconds)));
         let timer = self.client.timer(kept).await?;
         let mut txn = Txn::new()
             .when(Compare::modified_at(&self.layout.base, books.base_modified))
@@ -149,6 +180,17 @@ impl Worker {
     /// Housekeeping must not hold up the callers.
     fn patience(&self) -> Duration {
         (self.client.deadline() / 4).min(Duration::from_secs(1))
+    }
+
+    /// A lease for a base that refuses late copies and nothing else.
+    pub(super) async fn removal(&self, until: Instant) -> Result<Ttl> {
+        let granted = tokio::time::timeout_at(until, self.client.timer(KEPT)).await;
+        let late = || Error::Timeout {
+            deadline: self.client.deadline(),
+            cause: Cause::new("no lease was granted in time"),
+        };
+        let timer = granted.map_err(|_| late())??;
+        Ok(Ttl { lease: timer.id(), seconds: timer.ttl().as_secs() })
     }
 
     /// A lease for a prefix that has none yet. Kept at hand until it is in use.
@@ -203,7 +245,7 @@ impl Worker {
                 let ttl = Timer::from_id(ttl.lease, Duration::from_secs(ttl.seconds));
                 ttl.renew(&self.client).await.map(|()| Some(ttl.ttl()))
             }
-            (None, Some(ttl)) if books.base_modified != 0 => self.adopt(&mine, ttl).await.map(Some),
+            (None, Some(ttl)) if !books.begins() => self.adopt(&mine, ttl).await.map(Some),
             _ => Ok(None),
         }
     }

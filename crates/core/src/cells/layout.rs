@@ -11,8 +11,7 @@ pub(super) struct Layout {
     pub(super) base: Key,
     pub(super) cells: Prefix,
     pub(super) folded: Prefix,
-    /// Where the sessions' own keys are.
-    sessions: Prefix,
+    client: Client,
 }
 
 impl Layout {
@@ -22,7 +21,7 @@ impl Layout {
             base: prefix.key("value")?,
             cells: prefix.join("cells")?,
             folded: prefix.join("folded")?,
-            sessions: client.reserved("s"),
+            client: client.clone(),
         };
         // The longest name there is: if it fits, nothing below can fail.
         layout.folded.key(name("0123456789abcdef", u64::MAX)).map(|_| layout)
@@ -34,7 +33,7 @@ impl Layout {
         if epoch.is_empty() || number.parse::<u64>().is_err() {
             return None;
         }
-        self.sessions.key(epoch).ok()
+        self.client.epoch_key(epoch).ok()
     }
 }
 

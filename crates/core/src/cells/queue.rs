@@ -35,6 +35,14 @@ impl Request {
         }
     }
 
+    /// Whether the cells of dead sessions are to be folded before it. Only decisions ever want that.
+    pub(super) fn folds(&mut self) -> Option<&mut bool> {
+        match &mut self.what {
+            What::Exact(decision) => Some(decision.folds()).filter(|folds| **folds),
+            What::Add { .. } | What::Set { .. } => None,
+        }
+    }
+
     // A caller that has gone does not want to know.
     pub(super) fn fail(self, error: Error) {
         match self.what {
@@ -57,10 +65,13 @@ pub(super) trait Decision: Send {
     /// Answers with the result of the last decision, or with an error.
     fn finish(self: Box<Self>, outcome: Result<()>);
     fn is_forgotten(&self) -> bool;
+    /// Whether the cells of dead sessions are to be folded before it.
+    fn folds(&mut self) -> &mut bool;
 }
 
 pub(super) struct Exact<T, F> {
     pub(super) decide: F,
+    pub(super) folds: bool,
     pub(super) result: Option<T>,
     pub(super) reply: oneshot::Sender<Result<T>>,
 }
@@ -86,6 +97,10 @@ impl<T: Send, F: FnMut(&Tally) -> Verdict<T> + Send> Decision for Exact<T, F> {
 
     fn is_forgotten(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    fn folds(&mut self) -> &mut bool {
+        &mut self.folds
     }
 }
 

@@ -165,16 +165,19 @@ impl Worker {
     pub(super) async fn base(&mut self, until: Instant) -> Result<Base> {
         let Some(books) = &self.books else { return Err(Error::Stopped) };
         let mut base = books.base;
-        if let (0, Some(ttl)) = (books.base_modified, self.options.ttl) {
-            base.ttl = Some(self.ttl(ttl, until).await?);
+        if books.begins() {
+            base.removed = None;
+            if let Some(ttl) = self.options.ttl {
+                base.ttl = Some(self.ttl(ttl, until).await?);
+            }
         }
         Ok(base)
     }
 }
 
-/// Writes where everything below the prefix lives.
+/// Writes a key on the lease that everything below the prefix is on.
 pub(super) fn put(base: &Base, key: &Key, value: impl Into<bytes::Bytes>) -> Op {
-    match base.ttl {
+    match base.lease() {
         Some(ttl) => Op::put_timed(key, value, &Timer::from_id(ttl.lease, Duration::from_secs(ttl.seconds))),
         None => Op::put(key, value),
     }

@@ -32,13 +32,18 @@ pub struct Tally {
     pub value: i128,
     /// Counts the [`TallyChange::Set`]s, from 1. A prefix with nothing in it has the generation it would begin with.
     pub generation: u64,
+    /// Counts the [`TallyChange::Remove`]s. Like the generation it begins again some time after a removal.
+    pub removals: u64,
     /// The revision as of which this holds.
     pub revision: i64,
-    /// The revision of the last change that was not a plain `add`; 0 when nothing was ever written (or all of it has
-    /// been deleted or has run out).
+    /// The revision of the last change that was not a plain `add`; 0 when nothing was ever written, or all of it has been
+    /// removed or deleted or has run out.
     pub base_revision: i64,
-    /// How many sessions have a cell of their own.
+    /// How many cells there are.
     pub cells: usize,
+    /// The ids of the session epochs that have a cell, sorted: those that have written within
+    /// [`CellsOptions::idle`](super::CellsOptions::idle), and those that died and are not folded yet.
+    pub epochs: Vec<String>,
     /// The recipe's own keys: all below the prefix that belong to neither base, cells nor receipts, in key order.
     pub entries: Vec<KeyValue>,
 }
@@ -70,6 +75,9 @@ pub enum TallyChange {
     Set(i64),
     /// Leaves it.
     Keep,
+    /// Makes it 0, begins the next generation, and removes the base ten minutes later unless it is written to before. Until then
+    /// it refuses late copies of additions that came before.
+    Remove,
 }
 
 /// How many operations of its own a [`Verdict::Apply`] may have.

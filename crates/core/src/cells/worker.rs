@@ -103,6 +103,10 @@ impl Worker {
 
     /// One transaction for as many as possible; gives back the rest.
     async fn round(&mut self, mut batch: Vec<Request>) -> Vec<Request> {
+        self.fold_for(&mut batch).await;
+        if batch.is_empty() {
+            return batch;
+        }
         let fast = fast_len(&batch);
         let exact = self.books.as_ref().is_some_and(Books::is_exact);
         if exact || fast == 0 {
@@ -112,6 +116,22 @@ impl Worker {
         let mut back = self.fast(batch).await;
         back.append(&mut rest);
         back
+    }
+
+    /// Folds the cells of the dead where a request in the batch wants it. Those requests fail if that does.
+    async fn fold_for(&mut self, batch: &mut Vec<Request>) {
+        let wanting = batch.iter_mut().filter_map(|request| {
+            let deadline = request.deadline;
+            request.folds().map(|_| deadline)
+        });
+        let Some(until) = wanting.min() else { return };
+        let folded = self.sweep_whole(until).await;
+        for request in batch.extract_if(.., |request| request.folds().is_some() && folded.is_err()) {
+            if let Err(error) = &folded {
+                request.fail(error.clone());
+            }
+        }
+        batch.iter_mut().filter_map(Request::folds).for_each(|folds| *folds = false);
     }
 
     /// When there is something to do without being asked.
