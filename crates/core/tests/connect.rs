@@ -7,17 +7,19 @@ use std::time::Duration;
 use sereno_core::{Client, Compare, ConnectOptions, Error, Namespace, Op, Outcome, Tls, Txn};
 use sereno_testkit::{BlackHole, Member, TlsMaterial, fresh_namespace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
 fn options() -> ConnectOptions {
     ConnectOptions::default().namespace(Namespace::new(&fresh_namespace("connect")).unwrap())
 }
 
-/// A port where nothing listens: its listener is gone.
-async fn closed() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// A port where nothing listens. The socket has it, so that nobody else gets it, and does not listen.
+fn closed() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", socket.local_addr().unwrap());
+    (socket, endpoint)
 }
 
 /// A web server of HTTP/2 without TLS that gives every request one answer: `status` in HPACK, and the body.
@@ -100,10 +102,11 @@ fn tells(what: &str, error: &Error, endpoint: &str, remedy: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_etcd_is_told_with_its_endpoint_and_the_remedy() {
     let hole = BlackHole::listen().await;
+    let (_socket, closed) = closed();
     let short = || options().deadline(Duration::from_secs(3));
     // Those that are final are found before the deadline: that they are `Refused` shows it.
-    for (what, endpoint, remedy, is_final) in [
-        ("closed port", closed().await, "nothing listens there", false),
+    let cases = [
+        ("closed port", closed, "nothing listens there", false),
         ("404", web(NOT_FOUND, PAGE).await, "not etcd", true),
         ("404 without a page", web(NOT_FOUND, b"").await, "not etcd", true),
         ("503 without a page", web(UNAVAILABLE, b"").await, "not etcd", false),
@@ -112,8 +115,14 @@ async fn what_is_no_etcd_is_told_with_its_endpoint_and_the_remedy() {
         ("HTTP/1.1", old_web().await, "not etcd", true),
         ("no answer", hole.endpoint(), "says nothing", false),
         ("no such name", "http://no-such-host.invalid:2379".into(), "does not resolve", false),
-    ] {
-        let error = connect(what, &endpoint, short()).await;
+    ];
+    let told = cases.map(|(what, endpoint, remedy, is_final)| {
+        let options = short();
+        let connecting = tokio::spawn(async move { (connect(what, &endpoint, options).await, endpoint) });
+        (what, connecting, remedy, is_final)
+    });
+    for (what, connecting, remedy, is_final) in told {
+        let (error, endpoint) = connecting.await.unwrap();
         tells(what, &error, &endpoint, remedy);
         assert_eq!(matches!(error, Error::Refused { .. }), is_final, "{what}: {error:?}");
         assert_eq!(error.is_retryable(), !is_final, "{what}: {error:?}");
@@ -122,7 +131,7 @@ async fn what_is_no_etcd_is_told_with_its_endpoint_and_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_several_endpoints_each_is_told_with_its_cause() {
-    let (closed, web) = (closed().await, web(UNAVAILABLE, PAGE).await);
+    let ((_socket, closed), web) = (closed(), web(UNAVAILABLE, PAGE).await);
     let options = options().deadline(Duration::from_secs(2));
     let error = Client::connect_with([&closed, &web], options).await.map(|_| ()).unwrap_err();
     println!("{error}");

@@ -67,7 +67,8 @@ async fn dropping_the_last_handle_ends_the_session_in_the_background() {
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_lease_revoked_by_someone_else_ends_the_epoch_at_once_and_the_next_one_begins() {
     let (client, oracle) = shared_client().await;
-    let session = Session::open(&client).await.unwrap();
+    // Renewed every half a minute: only the watch of the session's key can tell sooner.
+    let session = Session::open_with(&client, short(600)).await.unwrap();
     let mut events = session.events();
     let first = session.epoch();
     let prefix = client.namespace().prefix("presence").unwrap();
@@ -79,7 +80,7 @@ async fn a_lease_revoked_by_someone_else_ends_the_epoch_at_once_and_the_next_one
     assert!(oracle.revoke(lease).await);
     assert_eq!(first.lost().await, LostReason::Expired);
     println!("revoked lease noticed after {:?}", revoked.elapsed());
-    assert!(revoked.elapsed() < Duration::from_secs(2), "at once, not at the next keepalive");
+    assert!(revoked.elapsed() < Duration::from_secs(20), "at once, not at the next keepalive");
     assert!(!first.is_valid());
 
     assert_eq!(events.next().await.unwrap().state, SessionState::Lost(LostReason::Expired));

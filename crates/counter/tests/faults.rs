@@ -287,7 +287,7 @@ async fn a_watch_survives_compaction_and_ends_at_the_right_value() {
 async fn closing_ends_in_time_with_etcd_gone_and_loses_nothing() {
     let member = Member::single().await;
     let mut place = Place::at("counter-close-gone", vec![member.endpoint()]);
-    place.deadline = Duration::from_secs(2);
+    place.deadline = Duration::from_secs(4);
     place.ttl = Duration::from_secs(3);
     let session = place.session().await;
     let counter = Counter::with_options(&session, NAME, CounterOptions::default());
@@ -295,7 +295,8 @@ async fn closing_ends_in_time_with_etcd_gone_and_loses_nothing() {
     member.kill().await;
     let started = Instant::now();
     drop(session.close().await);
-    assert!(started.elapsed() < Duration::from_millis(3800), "{:?}", started.elapsed());
+    // One deadline for all of it, where draining and closing once took one each and more.
+    assert!(started.elapsed() < 2 * place.deadline, "{:?}", started.elapsed());
     assert!(counter.add(1).await.unwrap_err().is_session_lost());
     member.start().await;
     place.deadline = Duration::from_secs(10);

@@ -100,7 +100,7 @@ async fn a_revoked_lease_stops_the_generator_before_another_one_gets_its_worker_
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_starved_runtime_makes_no_id_after_its_lease_although_no_task_has_noticed_yet() {
     let (client, _) = place("starved").await;
-    let session = session(&client, 1).await;
+    let session = session(&client, 3).await;
     let generator = IdGenerator::open(&session).await.unwrap();
     generator.next_id().await.unwrap();
     let ttl = session.epoch().ttl();

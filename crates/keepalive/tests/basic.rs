@@ -266,8 +266,8 @@ async fn a_thousand_kept_names_cost_one_lease_and_no_write_while_they_are_kept()
     let member = Member::single().await;
     let client = common::client_of(&member.endpoint(), "thousand").await;
     let oracle = member.oracle().await;
-    // Twenty keepalives a second.
-    let session = session(&client, 1).await;
+    // Four keepalives a second.
+    let session = session(&client, 5).await;
     let started = Instant::now();
     let mut kept = Vec::new();
     for node in 0..NAMES {

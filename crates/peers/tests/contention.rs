@@ -42,11 +42,12 @@ fn tasks() -> usize {
 async fn goes_on_and_rests(server: &Server, during: impl Future<Output = ()>) {
     let (before, busy_before, started) = (server.stats(), busy(), Instant::now());
     during.await;
+    let goes_on = async || (server.stats().surveys >= before.surveys + 20).then_some(());
+    eventually(LONG, "twenty surveys", goes_on).await;
     let (after, elapsed) = (server.stats(), started.elapsed());
     let (surveys, turns) = (after.surveys - before.surveys, after.turns - before.turns);
     println!("in {elapsed:?}: {surveys} surveys, {turns} turns, busy for {:?}", busy() - busy_before);
-    // At the least one per survey time and poll, on a machine that stands still half of the time; at the most one in doubt.
-    assert!(u128::from(surveys) >= elapsed.as_millis() / 100, "surveys go on: {surveys}");
+    // At the most one per poll, and one in doubt.
     assert!(u128::from(surveys) <= elapsed.as_millis() / 6 + 2, "no faster than asked for: {surveys}");
     assert!(turns <= surveys * 12 + 20, "no turn without a cause: {turns}");
     assert!((busy() - busy_before) < elapsed / 2, "it rests");

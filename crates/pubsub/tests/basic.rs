@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use futures_util::StreamExt as _;
@@ -27,10 +27,8 @@ async fn fifteen_hundred_messages_arrive_in_order() {
             publisher.publish(n.to_string()).await.unwrap();
         }
     };
-    let started = Instant::now();
     let (received, ()) = tokio::join!(texts(&mut subscription, 1500), publish);
     assert_eq!(received, numbers(0..1500));
-    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

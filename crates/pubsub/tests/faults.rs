@@ -131,7 +131,7 @@ async fn a_publish_that_landed_and_was_deleted_before_its_answer_came_is_not_pub
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_session_lost_in_the_middle_loses_and_repeats_no_message() {
     let place = Place::new("session_lost").await;
-    let session = place.session_ttl(Duration::from_secs(2)).await;
+    let session = place.session_ttl(Duration::from_secs(10)).await;
     let topic = Topic::new(&session, "t");
     let oracle = place.oracle().await;
     let mut published = Vec::new();
@@ -155,7 +155,7 @@ async fn a_session_lost_while_answers_are_lost_still_publishes_once() {
     let member = Member::single().await;
     let proxy = Proxy::to(member.endpoint()).await;
     let place = Place::at("lost_twice", vec![proxy.endpoint()]);
-    let session = place.session_ttl(Duration::from_secs(2)).await;
+    let session = place.session_ttl(Duration::from_secs(10)).await;
     let topic = Topic::new(&session, "t");
     let oracle = member.oracle().await;
     let mut published = Vec::new();
@@ -198,7 +198,7 @@ async fn where_retention_has_taken_what_would_have_told_the_outcome_is_said_to_b
     let member = Member::single().await;
     let proxy = Proxy::to(member.endpoint()).await;
     let place = Place::at("told_unknown", vec![proxy.endpoint()]);
-    let session = place.session_ttl(Duration::from_secs(2)).await;
+    let session = place.session_ttl(Duration::from_secs(10)).await;
     let topic = Topic::new(&session, "t");
     let direct = Place { namespace: place.namespace.clone(), endpoints: vec![member.endpoint()] };
     let mut watching = direct.topic().await.subscribe(From::Now).await.unwrap();

@@ -241,13 +241,13 @@ async fn retention_by_age_takes_what_is_old_and_leaves_what_is_new() {
     let session = place.session().await;
     let brief = limited(Retention::unlimited().age(Duration::from_secs(1)));
     let brief = Topic::with_options(&session, "t", brief);
+    let begun = std::time::Instant::now();
     let first = brief.publish("old").await.unwrap();
     brief.publish("old too").await.unwrap();
     let oracle = place.oracle().await;
-    let published = std::time::Instant::now();
     let gone = async || (oracle.count_prefix(place.key("t/log/batches/")).await == 0).then_some(());
     eventually(SOON, "the lease to end", gone).await;
-    assert!(published.elapsed() >= Duration::from_millis(900), "kept as long as promised");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "kept as long as promised");
     oracle.compact_to_head().await;
     let position = brief.publish("new").await.unwrap();
     assert_eq!(position.ordinal(), Some(3), "positions go on");
@@ -261,7 +261,7 @@ async fn retention_by_age_takes_what_is_old_and_leaves_what_is_new() {
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_topic_in_use_stays_when_its_publisher_has_gone() {
     let place = Place::new("stays").await;
-    let session = place.session_ttl(Duration::from_secs(1)).await;
+    let session = place.session().await;
     Topic::new(&session, "t").publish("kept").await.unwrap();
     session.close().await.unwrap();
     let oracle = place.oracle().await;

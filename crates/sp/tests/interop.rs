@@ -106,7 +106,9 @@ async fn play(case: Case) {
         }
         "respondent" => {
             let respondent = Respondent::with_options(quick());
-            let arguments = ["--surveyor", "--data", "who?", "--interval", "1", "--quoted"];
+            // Not every second: that is how long nngcat waits for answers, and it deadlocks now and then when the end of that wait
+            // and the next survey fall together.
+            let arguments = ["--surveyor", "--data", "who?", "--interval", "2", "--quoted"];
             let tool = meet!(respondent, case, folder, arguments);
             let answering = async {
                 loop {

@@ -233,7 +233,7 @@ async fn a_registration_that_cannot_be_made_in_time_is_given_up_for_good_and_lea
 #[ignore = "needs etcd: cargo xtask test"]
 async fn the_deadline_for_the_start_is_none_for_the_life() {
     let place = Place::shared("lifetime").await;
-    let options = place.options().start_within(Duration::from_secs(2)).ttl(Duration::from_secs(1));
+    let options = place.options().start_within(Duration::from_secs(2)).ttl(Duration::from_secs(10));
     let registry = Registry::open(&place.client().await, options);
     let registration = registered(&registry, "api", private("h")).await;
     tokio::time::sleep(Duration::from_secs(4)).await;

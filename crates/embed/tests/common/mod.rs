@@ -43,13 +43,13 @@ pub(crate) async fn page(address: SocketAddr, path: &str) -> String {
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// Asks again and again, for five seconds.
+/// Asks again and again, for two minutes.
 pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..12_000 {
         if check().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within five seconds: {what}");
+    panic!("not within two minutes: {what}");
 }
