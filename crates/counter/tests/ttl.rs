@@ -15,7 +15,7 @@ use sereno_testkit::eventually;
 #[ignore = "needs etcd: cargo xtask test"]
 async fn a_counter_with_a_time_to_live_outlasts_its_last_user_by_that_and_no_more() {
     let place = Place::shared("counter-ttl").await;
-    let ttl = CounterOptions::default().ttl(Duration::from_secs(2));
+    let ttl = CounterOptions::default().ttl(Duration::from_secs(4));
     let (first, second) = (place.session().await, place.session().await);
     let counter = Counter::with_options(&first, NAME, ttl.clone());
     counter.add(5).await.unwrap();
@@ -45,7 +45,7 @@ async fn a_counter_begun_without_a_time_to_live_is_given_one_by_the_first_who_wa
     let (plain, timed) = (place.session().await, place.session().await);
     let without = Counter::new(&plain, NAME);
     without.add(5).await.unwrap();
-    let with = Counter::with_options(&timed, NAME, CounterOptions::default().ttl(Duration::from_secs(2)));
+    let with = Counter::with_options(&timed, NAME, CounterOptions::default().ttl(Duration::from_secs(4)));
     assert_eq!(with.add(1).await.unwrap(), 6);
     eventually(SOON, "the time to live to be set", async || {
         place.stored().await.iter().any(|(_, value)| value.contains(r#""ttl":{"lease":"#)).then_some(())
@@ -55,7 +55,7 @@ async fn a_counter_begun_without_a_time_to_live_is_given_one_by_the_first_who_wa
     timed.close().await.unwrap();
     assert_eq!(without.add(1).await.unwrap(), 7);
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(5) {
+    while started.elapsed() < Duration::from_secs(6) {
         assert_eq!(without.get().await.unwrap(), 7, "whoever writes follows");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -12,8 +12,8 @@ async fn a_hundred_registrations_cost_one_lease_one_watch_stream_and_no_write_wh
     const HOSTS: usize = 100;
     let member = Member::single().await;
     let place = Place::on(&member).await;
-    // Twenty keepalives a second.
-    let session = place.session(1).await;
+    // Four keepalives a second.
+    let session = place.session(5).await;
     let registry = place.registry_on(&session);
     let started = Instant::now();
     let register = |n: usize| registry.register(&format!("service-{}", n % 10), private(&format!("h-{n}")));
