@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use etcd_client::{Client, GetOptions, Txn, TxnOp};
 use serde_json::json;
 use sereno_embed::Server;
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::case::{Better, Case, Target};
 use super::counting::per_second;
-use super::memory::resident;
+use super::crew::Hand;
+use super::hand::{Answer, Order};
 use super::plan::Plan;
 use super::sample::median;
 
@@ -127,17 +128,20 @@ async fn put_for(client: Client, tasks: usize, window: Duration) -> anyhow::Resu
 /// What a million keys weigh, and how fast they are found.
 pub(super) async fn million() -> anyhow::Result<Vec<Case>> {
     eprintln!("{MEMORY}: {KEYS} keys of 16 bytes with values of 32");
-    let server = Server::start().await?;
-    let mut client = Client::connect([server.endpoint()], None).await?;
+    // In a process of its own, so that the client's memory is not counted.
+    let mut hand = Hand::hire()?;
+    hand.order(&Order::Serve).await?;
+    let Answer::Serving { endpoint } = hand.answer().await? else { bail!("a child process did not serve") };
+    let mut client = Client::connect([endpoint], None).await?;
     client.put("warm", "up", None).await?;
-    let before = resident()?;
+    let before = weigh(&mut hand).await?;
     let begin = Instant::now();
     for batch in 0..KEYS / BATCH {
         let put = |index: usize| TxnOp::put(key(batch * BATCH + index), VALUE, None);
         client.txn(Txn::new().and_then((0..BATCH).map(put).collect::<Vec<_>>())).await?;
     }
     let filled = begin.elapsed().as_secs_f64();
-    let bytes = resident()? - before;
+    let bytes = weigh(&mut hand).await?.saturating_sub(before);
     let keys = u64::try_from(KEYS)?;
     let weight = per_second(bytes, 1.0) / per_second(keys, 1.0);
     let page = timed(PAGES, |index| {
@@ -156,7 +160,7 @@ pub(super) async fn million() -> anyhow::Result<Vec<Case>> {
         }
     })
     .await?;
-    server.stop().await;
+    hand.dismiss().await?;
     let case = |what: &str, unit: &'static str, better, figure| Case {
         better,
         ..Case::rate(MEMORY, unit, &[("what", json!(what))], figure)
@@ -166,6 +170,12 @@ pub(super) async fn million() -> anyhow::Result<Vec<Case>> {
         case("all written", "s", Better::Lower, filled),
         case("one key and a page of ten with the count of all", "ms", Better::Lower, page * 1e3),
     ])
+}
+
+async fn weigh(hand: &mut Hand) -> anyhow::Result<u64> {
+    hand.order(&Order::Weigh).await?;
+    let Answer::Resident { bytes } = hand.answer().await? else { bail!("a child process was not weighed") };
+    Ok(bytes)
 }
 
 fn key(index: usize) -> String {

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use sereno_discovery::View;
+use sereno_embed::Server;
 use sereno_waitgroup::WaitGroup;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::clock;
 use super::link::Link;
+use super::memory::resident;
 use super::work::{Kind, Worker};
+use super::{lookup, pipelines};
 use crate::outcome::Outcome;
 
 /// No wait for a wait group takes longer.
@@ -27,6 +31,14 @@ pub(super) enum Order {
     Work { kind: Kind, start: u64, window: Duration },
     /// Wait for this wait group. Answered by `Woken`.
     Wait { group: String },
+    /// Follow the hosts of a service, and go on with it. Answered by `Followed`.
+    Follow { service: String },
+    /// Send past a group that does not read. Answered by `Stalled`.
+    Stall,
+    /// Serve as etcd until the end. Answered by `Serving`.
+    Serve,
+    /// Tell how much memory this process has. Answered by `Resident`.
+    Weigh,
 }
 
 /// What a hand says.
@@ -37,6 +49,23 @@ pub(super) enum Answer {
     /// The wait returned at this time, in nanoseconds since 1970.
     Woken {
         at: u64,
+    },
+    /// So many hosts were loaded in this time, and the process has grown by so many bytes.
+    Followed {
+        hosts: usize,
+        took: Duration,
+        bytes: u64,
+    },
+    /// Messages per second to the group that reads, and by how many bytes the process has grown.
+    Stalled {
+        rate: f64,
+        bytes: u64,
+    },
+    Serving {
+        endpoint: String,
+    },
+    Resident {
+        bytes: u64,
     },
     Failed(String),
 }
@@ -60,7 +89,8 @@ impl Tally {
 /// Obeys until stdin ends.
 pub(crate) fn run() -> Outcome {
     let runtime = Runtime::new()?;
-    let mut hand = Hand { link: runtime.block_on(Link::open())?, tasks: Vec::new() };
+    let link = runtime.block_on(Link::open())?;
+    let mut hand = Hand { link, tasks: Vec::new(), view: None, server: None };
     let mut line = String::new();
     // The parent's pipe ends with the parent, however it ends.
     while stdin().read_line(&mut line)? > 0 {
@@ -81,6 +111,9 @@ struct Hand {
     link: Link,
     /// Where each task works, and by which name.
     tasks: Vec<(String, String)>,
+    /// What is kept up until the end.
+    view: Option<View>,
+    server: Option<Server>,
 }
 
 impl Hand {
@@ -99,6 +132,18 @@ impl Hand {
                 }
                 Ok(Answer::Woken { at: clock::now() })
             }
+            Order::Follow { service } => {
+                let (before, start) = (resident()?, Instant::now());
+                let view = self.view.insert(lookup::follow(&self.link, &service).await?);
+                let (took, hosts) = (start.elapsed(), view.len()?);
+                Ok(Answer::Followed { hosts, took, bytes: resident()?.saturating_sub(before) })
+            }
+            Order::Stall => pipelines::stall(&self.link).await,
+            Order::Serve => {
+                let server = self.server.insert(Server::start().await?);
+                Ok(Answer::Serving { endpoint: server.endpoint().to_string() })
+            }
+            Order::Weigh => Ok(Answer::Resident { bytes: resident()? }),
         }
     }
 
@@ -111,10 +156,10 @@ impl Hand {
             tasks.spawn(async move {
                 let mut tally = Tally::default();
                 sleep_until(begin).await;
-                while tokio::time::Instant::now() < end {
+                while Instant::now() < end {
                     if worker.once(end).await? {
                         tally.in_all += 1;
-                        tally.in_window += u64::from(tokio::time::Instant::now() < end);
+                        tally.in_window += u64::from(Instant::now() < end);
                     }
                 }
                 anyhow::Ok(tally)

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use etcd_client::{Txn, TxnOp};
 use serde_json::json;
 use sereno_discovery::{
@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::case::{Better, Case, Target};
 use super::counting::per_second;
+use super::crew::Hand;
+use super::hand::{Answer, Order};
 use super::link::Link;
-use super::memory::resident;
 use super::plan::Plan;
 use super::sample::{median, percentile};
 
@@ -135,13 +136,16 @@ pub(super) async fn lookup(plan: &Plan, link: &mut Link) -> anyhow::Result<Vec<C
 pub(super) async fn many(link: &mut Link) -> anyhow::Result<Vec<Case>> {
     eprintln!("{MANY}: {CROWD} hosts");
     fill(link, "many", CROWD).await?;
-    let before = resident()?;
-    let start = Instant::now();
-    let view = follow(link, "many").await?;
-    let loaded = start.elapsed().as_secs_f64() * 1e3;
-    ensure!(view.len()? == CROWD, "{CROWD} hosts were written, {} are seen", view.len()?);
-    let bytes = resident()?.saturating_sub(before);
+    // In a process of its own, whose memory nothing else has used before.
+    let mut hand = Hand::hire()?;
+    hand.order(&Order::Follow { service: "many".to_owned() }).await?;
+    let Answer::Followed { hosts, took, bytes } = hand.answer().await? else {
+        bail!("a child process did not follow")
+    };
+    hand.dismiss().await?;
+    ensure!(hosts == CROWD, "{CROWD} hosts were written, {hosts} are seen");
     let weight = per_second(bytes, 1.0) / per_second(u64::try_from(CROWD)?, 1.0);
+    let view = follow(link, "many").await?;
     let mut changes = view.watch();
     let Some(Ok(Change::Snapshot(_))) = changes.next().await else { anyhow::bail!("no snapshot") };
     let (mut seen, mut raw) = (Vec::new(), Vec::new());
@@ -163,7 +167,7 @@ pub(super) async fn many(link: &mut Link) -> anyhow::Result<Vec<Case>> {
     };
     Ok(vec![
         case("memory of a host", "bytes", weight),
-        case("all loaded", "ms", loaded),
+        case("all loaded", "ms", took.as_secs_f64() * 1e3),
         Case { raw: Some(median(&raw)), ..case("one changed and told, from its put", "ms", median(&seen)) },
     ])
 }
@@ -173,7 +177,7 @@ fn root(link: &Link) -> String {
     link.session.client().namespace().root().to_string() + "discovery"
 }
 
-async fn follow(link: &Link, service: &str) -> anyhow::Result<View> {
+pub(super) async fn follow(link: &Link, service: &str) -> anyhow::Result<View> {
     let options = DirectoryOptions::default().root(root(link));
     Ok(Directory::with_options(link.session.client(), options).follow(service).await?)
 }

@@ -74,7 +74,7 @@ async fn benches(plan: &Plan, link: &mut Link, only: &str) -> anyhow::Result<Vec
             sockets::NAME => sockets::measure(plan).await?,
             sockets::SPLIT => sockets::split().await?,
             pipelines::NAME => pipelines::measure(plan, link).await?,
-            pipelines::STALLED => pipelines::stalled(link).await?,
+            pipelines::STALLED => pipelines::stalled().await?,
             embedded::START => embedded::start().await?,
             embedded::PUTS => embedded::puts(plan).await?,
             _ => embedded::million().await?,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use serde_json::json;
 use sereno_pipes::{
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 use super::case::{Better, Case, Target};
 use super::counting::per_second;
+use super::crew::Hand;
+use super::hand::{Answer, Order};
 use super::link::Link;
 use super::memory::resident;
 use super::plan::Plan;
@@ -29,6 +31,9 @@ const ANCESTOR: (usize, f64) = (100, 311_000.0);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Messages between two looks at the clock.
 const BATCH: u64 = 256;
+/// What is sent past a group that does not read.
+const MESSAGES: u64 = 1_000_000;
+const SIZE: usize = 1024;
 
 pub(super) async fn measure(plan: &Plan, link: &Link) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
@@ -159,11 +164,30 @@ async fn sockets(size: usize, window: Duration) -> anyhow::Result<f64> {
     Ok(per_second(received, took.as_secs_f64()))
 }
 
-/// A group that never reads beside one that does: a million messages of 1 KiB, and what they cost in memory.
-pub(super) async fn stalled(link: &Link) -> anyhow::Result<Vec<Case>> {
-    const MESSAGES: u64 = 1_000_000;
-    const SIZE: usize = 1024;
+/// A group that never reads beside one that does: a million messages of 1 KiB, and what they cost in memory, in a process of its
+/// own.
+pub(super) async fn stalled() -> anyhow::Result<Vec<Case>> {
     eprintln!("{STALLED}: {MESSAGES} messages of {SIZE} bytes");
+    let mut hand = Hand::hire()?;
+    hand.order(&Order::Stall).await?;
+    let Answer::Stalled { rate, bytes } = hand.answer().await? else {
+        bail!("a child process did not stall")
+    };
+    hand.dismiss().await?;
+    let grown = per_second(bytes, 1.0) / f64::from(1 << 20);
+    let case = |what: &str, unit, figure| Case::rate(STALLED, unit, &[("what", json!(what))], figure);
+    Ok(vec![
+        Case {
+            better: Better::Lower,
+            targets: vec![Target::AtMost(64.0)],
+            ..case("memory after a million messages of 1 KiB", "MiB", grown)
+        },
+        case("the other group meanwhile", "msg/s", rate),
+    ])
+}
+
+/// The work of the child process.
+pub(super) async fn stall(link: &Link) -> anyhow::Result<Answer> {
     let other = Link::open().await?;
     let options = DestinationOptions::default().when_full_for("stalled", WhenFull::DropOldest);
     let registration = Destination::with_options(&link.session, "bench-stalled", options).register().await?;
@@ -193,18 +217,10 @@ pub(super) async fn stalled(link: &Link) -> anyhow::Result<Vec<Case>> {
     let both = async { tokio::try_join!(sending, receiving) };
     timeout(LIMIT, both).await.context("a stalled group holds up the other one")??;
     let rate = per_second(MESSAGES, begun.elapsed().as_secs_f64());
-    let grown = per_second(resident()?.saturating_sub(before), 1.0) / f64::from(1 << 20);
+    let bytes = resident()?.saturating_sub(before);
     stalled.leave().await?;
     reading.leave().await?;
     registration.unregister().await?;
     other.close().await?;
-    let case = |what: &str, unit, figure| Case::rate(STALLED, unit, &[("what", json!(what))], figure);
-    Ok(vec![
-        Case {
-            better: Better::Lower,
-            targets: vec![Target::AtMost(64.0)],
-            ..case("memory after a million messages of 1 KiB", "MiB", grown)
-        },
-        case("the other group meanwhile", "msg/s", rate),
-    ])
+    Ok(Answer::Stalled { rate, bytes })
 }

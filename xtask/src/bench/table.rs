@@ -17,6 +17,8 @@ textbook  counter: get, then put if nobody else has, else wait a moment (1 to 16
           seq: a lease for each member, and the whole group read again at each event, as etcdseq (Go) does;
           sp: what the case names, in the same process (zeromq's crate, no wire in common) or in two of its own;
           fast-and-slow: a half for each
+memory    how much the resident set of a process grows that does nothing else: many-hosts: one that follows them, million-keys:
+          the server, stalled: destination and members
 wake      less than nothing: the waiter knew before the answer to done() had come";
 
 /// All cases, the legend, and a line that counts the targets met.
