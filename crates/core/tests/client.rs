@@ -88,7 +88,7 @@ async fn a_dead_or_stopped_member_costs_one_call_at_the_onset_and_then_none() {
         let member = cluster.member(index);
         let hit = client_at(&endpoints, id_of(member).await).await;
         let spared = client_at(&endpoints, id_of(cluster.member((leader + 2) % 3)).await).await;
-        assert_eq!(failed(&bad_calls(&hit, 20).await), [], "before the fault");
+        assert!(failed(&bad_calls(&hit, 20).await).is_empty(), "before the fault");
         match stopped {
             true => member.pause().await,
             false => member.kill().await,
@@ -130,7 +130,7 @@ async fn a_restored_member_is_used_again_when_it_is_needed() {
         write(&client).await.unwrap();
         worst = worst.max(started.elapsed());
         assert_eq!(used_by(&client).await, ids[(round + 1) % 2]);
-        assert_eq!(failed(&bad_calls(&client, 20).await), []);
+        assert!(failed(&bad_calls(&client, 20).await).is_empty());
         down.start().await;
     }
     println!("four changes between two members, the slowest call took {worst:?}");
