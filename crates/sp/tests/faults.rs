@@ -6,6 +6,8 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,21 +16,29 @@ use sereno_sp::{Error, Pull, Push, Queue, Rep, Req};
 use sereno_testkit::{ChildHost, child, eventually};
 
 const PULL: u8 = 0x51;
+/// So many requests the child process answers, and no more.
+const ANSWERED: u32 = 50;
 
 /// Sends numbered jobs to two pullers, of which one is killed, and returns what each job became: how often it was received.
 async fn jobs_with_one_puller_killed(requeue: bool) -> (u32, BTreeMap<u32, u32>, sereno_sp::Stats) {
-    const JOBS: u32 = 4000;
+    /// Jobs after the kill.
+    const REST: u32 = 2000;
     let push = Push::with_options(small().requeue(requeue));
     let address = push.listen("tcp://127.0.0.1:0").await.unwrap();
     let mut dies = ChildHost::new("child_entry", "puller").argument(address.to_string()).spawn();
     let survivor = Pull::with_options(small());
     survivor.dial(&address).unwrap();
     soon("both", push.connected(2)).await.unwrap();
-    let sender = push.clone();
+    let (sender, kill) = (push.clone(), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&kill);
     let sending = tokio::spawn(async move {
-        for number in 0..JOBS {
-            sender.send(job(number)).await.unwrap();
+        let (mut jobs, mut rest) = (0, REST);
+        while rest > 0 {
+            rest -= u32::from(told.load(Ordering::SeqCst));
+            sender.send(job(jobs)).await.unwrap();
+            jobs += 1;
         }
+        jobs
     });
     let mut counts = BTreeMap::new();
     let mut said = 0;
@@ -46,9 +56,10 @@ async fn jobs_with_one_puller_killed(requeue: bool) -> (u32, BTreeMap<u32, u32>,
         if !killed && survived > 300 && said > 300 {
             dies.kill();
             killed = true;
+            kill.store(true, Ordering::SeqCst);
         }
     }
-    sending.await.unwrap();
+    let jobs = sending.await.unwrap();
     // What it had said before it died.
     while let Some(line) = dies.next_line(Duration::from_millis(500)).await {
         *counts.entry(line.parse().unwrap()).or_default() += 1;
@@ -56,7 +67,7 @@ async fn jobs_with_one_puller_killed(requeue: bool) -> (u32, BTreeMap<u32, u32>,
     while let Ok(body) = tokio::time::timeout(Duration::from_millis(500), survivor.recv()).await {
         *counts.entry(number(&body.unwrap())).or_default() += 1;
     }
-    (JOBS, counts, push.stats())
+    (jobs, counts, push.stats())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,8 +137,9 @@ async fn what_a_lost_connection_had_taken_is_counted_as_dropped_or_goes_to_anoth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_when_one_of_those_who_answer_is_killed() {
-    const JOBS: u32 = 3000;
     const WINDOW: usize = 64;
+    /// Jobs after the kill.
+    const REST: u32 = 500;
     let req = Req::with_options(quick().window(WINDOW));
     let address = req.listen("tcp://127.0.0.1:0").await.unwrap();
     let mut dies = ChildHost::new("child_entry", "answerer").argument(address.to_string()).spawn();
@@ -146,19 +158,26 @@ async fn no_request_is_lost_when_one_of_those_who_answer_is_killed() {
         }
         counts
     });
-    let sender = req.clone();
+    let (sender, killed) = (req.clone(), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&killed);
     let sending = tokio::spawn(async move {
-        for number in 0..JOBS {
-            sender.post(job(number)).await.unwrap();
+        let (mut jobs, mut rest) = (0, REST);
+        while rest > 0 {
+            rest -= u32::from(told.load(Ordering::SeqCst));
+            sender.post(job(jobs)).await.unwrap();
+            jobs += 1;
         }
         sender.flush().await.unwrap();
+        jobs
     });
     let mut counts = BTreeMap::<u32, u32>::new();
-    for _ in 0..200 {
+    // The last of these is never answered.
+    for _ in 0..=ANSWERED {
         *counts.entry(dies.line().await.parse().unwrap()).or_default() += 1;
     }
     dies.kill();
-    soon("every answer", sending).await.unwrap();
+    killed.store(true, Ordering::SeqCst);
+    let jobs: u32 = soon("every answer", sending).await.unwrap();
     while let Some(line) = dies.next_line(Duration::from_millis(500)).await {
         *counts.entry(line.parse().unwrap()).or_default() += 1;
     }
@@ -169,8 +188,8 @@ async fn no_request_is_lost_when_one_of_those_who_answer_is_killed() {
         *counts.entry(job).or_default() += count;
     }
     let twice = counts.values().filter(|count| **count > 1).count();
-    println!("{JOBS} jobs, none lost, {twice} processed twice: {stats:?}");
-    assert_eq!(counts.keys().copied().collect::<Vec<_>>(), (0..JOBS).collect::<Vec<_>>());
+    println!("{jobs} jobs, none lost, {twice} processed twice: {stats:?}");
+    assert_eq!(counts.keys().copied().collect::<Vec<_>>(), (0..jobs).collect::<Vec<_>>());
     assert!((1..=WINDOW as u64).contains(&stats.requeued), "at most what the window holds: {stats:?}");
     assert!(twice <= WINDOW && counts.values().all(|count| *count <= 2));
 }
@@ -255,9 +274,15 @@ async fn child_entry() {
         Some("answerer") => {
             let rep = Rep::with_options(small());
             rep.dial(child::argument(0)).unwrap();
-            while let Ok(request) = rep.recv().await {
+            let mut unanswered = Vec::new();
+            for count in 0.. {
+                let Ok(request) = rep.recv().await else { break };
                 child::say(&number(request.body()).to_string());
-                request.reply(Bytes::new()).unwrap();
+                if count < ANSWERED {
+                    request.reply(Bytes::new()).unwrap();
+                } else {
+                    unanswered.push(request);
+                }
             }
         }
         _ => {} // Run by hand: nobody asked for a role.

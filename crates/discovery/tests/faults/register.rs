@@ -296,7 +296,7 @@ async fn stopping_with_etcd_gone_is_bounded_and_the_host_is_deleted_when_it_is_b
     let started = Instant::now();
     assert!(session.close().await.is_err());
     assert!(started.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", started.elapsed());
-    assert_eq!(stays.status().state, RegistrationState::Stopped);
+    stands(&stays, RegistrationState::Stopped).await;
     stays.stop().await.unwrap();
 }
 
