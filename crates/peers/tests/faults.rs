@@ -247,7 +247,7 @@ async fn answers_that_are_no_names_and_peers_that_speak_nonsense_are_counted_and
 
 #[tokio::test]
 async fn a_client_that_went_without_a_word_is_found_out_by_its_silence_and_holds_up_nobody() {
-    let options = quick().survey_time(Duration::from_millis(300));
+    let options = quick().survey_time(Duration::from_secs(1));
     let server = Server::bind(ANY, ANY, options).await.unwrap();
     let one = client(&server, "one");
     let mut seen = told(&one, &["one"]).await;
@@ -265,7 +265,7 @@ async fn a_client_that_went_without_a_word_is_found_out_by_its_silence_and_holds
     let started = Instant::now();
     eventually(LONG, "ten surveys", async || (server.stats().surveys >= before + 10).then_some(())).await;
     println!("ten surveys took {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_millis(2900), "not as long as ten survey times");
+    assert!(started.elapsed() < Duration::from_millis(9500), "not as long as ten survey times");
 }
 
 #[tokio::test]

@@ -393,25 +393,3 @@ async fn nothing_shows_a_password() {
     );
     assert!(shown.contains("a.example.org") && !shown.contains(CANARY), "{shown}");
 }
-
-/// What a lookup costs: printed; the bound is generous.
-#[tokio::test]
-#[ignore = "needs etcd: cargo xtask test"]
-async fn lookups_in_a_view_take_no_time_to_speak_of() {
-    let place = Place::new("speed").await;
-    for n in 0..100 {
-        place.put("api", &on_shard(&format!("h{n}"), &format!("s{}", n % 4))).await;
-    }
-    let view = place.directory().follow("api").await.unwrap();
-    let shard = view.shard("s1");
-    let timed = |what: &str, look: &dyn Fn()| {
-        let started = Instant::now();
-        (0..10_000).for_each(|_| look());
-        println!("{what}: {:?} each, in a build without optimization", started.elapsed() / 10_000);
-        assert!(started.elapsed() < Duration::from_secs(5));
-    };
-    timed("first", &|| drop(view.first().unwrap()));
-    timed("one", &|| drop(view.one().unwrap()));
-    timed("one of a shard", &|| drop(shard.one().unwrap()));
-    timed("len", &|| assert_eq!(view.len().unwrap(), 100));
-}
