@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use sereno_pubsub::{Error, From, NewCursor, SubscribeOptions, Topic};
 use sereno_seq::core::{Client, Session, SessionOptions};
 use sereno_seq::{Position, Sequence};
@@ -113,25 +113,32 @@ async fn lead() -> anyhow::Result<()> {
     for number in 0..3 {
         workers.push(hire(&name, number, tell.clone())?);
     }
-    settle(&mut told, workers.len()).await?;
-    for number in 0..ORDERS {
-        let topic = topics.get((number % PARTITIONS) as usize).context("a partition has a topic")?;
-        topic.publish_json(&number).await?;
+    let mut owned = BTreeMap::new();
+    while !owns_all(&owned, 3) {
+        let (worker, said) = hear(&mut told).await?;
+        note(&mut owned, worker, &said)?;
     }
+    println!("3 workers own {PARTITIONS} partitions");
+    let publishing = tokio::spawn(publish(topics.clone()));
 
     let (mut handled, mut again) = (BTreeSet::new(), 0);
     let mut killed = false;
-    while handled.len() < ORDERS as usize {
+    // Two workers own all partitions when the lease of the killed one has run out.
+    while handled.len() < ORDERS as usize || !owns_all(&owned, 2) {
         let (worker, said) = hear(&mut told).await?;
+        if worker != 0 || !killed {
+            note(&mut owned, worker, &said)?;
+        }
         let Some(order) = said.strip_prefix("handled ") else { continue };
         again += u32::from(!handled.insert(order.parse::<u32>()?));
         if worker == 0 && !killed {
             killed = true;
+            owned.remove(&0);
             println!("worker 0 is killed at its first order");
             workers.remove(0).kill().await?;
         }
     }
-    ensure!(killed, "worker 0 had no order");
+    publishing.await??;
     println!("all {ORDERS} orders were handled");
     println!("{again} of them twice: handled, and not acknowledged");
 
@@ -153,16 +160,24 @@ async fn hear(told: &mut mpsc::Receiver<(usize, String)>) -> anyhow::Result<(usi
     heard.context("the workers have gone")
 }
 
-/// Waits until so many workers own all partitions among them.
-async fn settle(told: &mut mpsc::Receiver<(usize, String)>, workers: usize) -> anyhow::Result<()> {
-    let mut owned: BTreeMap<usize, u32> = BTreeMap::new();
-    while owned.len() < workers || owned.values().sum::<u32>() != PARTITIONS {
-        let (worker, said) = hear(told).await?;
-        if let Some(count) = said.strip_prefix("owns ") {
-            owned.insert(worker, count.parse()?);
-        }
+/// Notes how many partitions a worker owns, if it says so.
+fn note(owned: &mut BTreeMap<usize, u32>, worker: usize, said: &str) -> anyhow::Result<()> {
+    if let Some(count) = said.strip_prefix("owns ") {
+        owned.insert(worker, count.parse()?);
     }
-    println!("{workers} workers own {PARTITIONS} partitions: {:?}", owned.values().collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Whether so many workers own all partitions among them.
+fn owns_all(owned: &BTreeMap<usize, u32>, workers: usize) -> bool {
+    owned.len() == workers && owned.values().sum::<u32>() == PARTITIONS
+}
+
+/// Gives each order to its partition.
+async fn publish(topics: Vec<Topic>) -> sereno_pubsub::Result<()> {
+    for (number, topic) in (0..ORDERS).zip(topics.iter().cycle()) {
+        topic.publish_json(&number).await?;
+    }
     Ok(())
 }
 
