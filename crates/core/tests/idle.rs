@@ -107,6 +107,7 @@ async fn idle_clients_open_one_stream_each() {
     }
     let watches = async || member.metrics().await.get("etcd_debugging_mvcc_watcher_total").unwrap() as usize;
     occupy(&mut clients, watches).await;
+    // Idling is the subject.
     tokio::time::sleep(Duration::from_secs(time)).await;
     assert_eq!(streams().await, clients.len() as f64, "streams opened by {} clients", clients.len());
     for idle in &mut clients {

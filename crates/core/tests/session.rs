@@ -120,6 +120,7 @@ async fn a_session_survives_kill_and_restart_of_etcd_inside_its_ttl_without_losi
     let prefix = client.namespace().prefix("presence").unwrap();
     let kept = session.keep(&prefix.key("me").unwrap(), "here", Conflict::Refuse).await.unwrap();
     member.kill().await;
+    // The outage itself: two fifths of the time to live.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(epoch.is_valid(), "etcd is away, the time is not over");
     let before = epoch.valid_until();

@@ -23,6 +23,7 @@ async fn a_counter_with_a_time_to_live_outlasts_its_last_user_by_that_and_no_mor
     let reader = Counter::with_options(&second, NAME, ttl);
     assert_eq!(reader.get().await.unwrap(), 5);
     first.close().await.unwrap();
+    // Longer than the time to live, which only use renews.
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(6) {
         assert_eq!(reader.get().await.unwrap(), 5, "it is in use");
@@ -54,6 +55,7 @@ async fn a_counter_begun_without_a_time_to_live_is_given_one_by_the_first_who_wa
     drop(with);
     timed.close().await.unwrap();
     assert_eq!(without.add(1).await.unwrap(), 7);
+    // Longer than the time to live, which only use renews.
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(6) {
         assert_eq!(without.get().await.unwrap(), 7, "whoever writes follows");

@@ -59,6 +59,7 @@ async fn surveys_shorter_than_an_answer_takes_make_no_hot_loop_and_do_not_end_th
     let (one, two) = (client(&server, "client1"), client(&server, "client2"));
     until(&mut one.peers().unwrap(), &["client1", "client2"]).await;
     until(&mut two.peers().unwrap(), &["client1", "client2"]).await;
+    // What is measured is what it does in a time.
     goes_on_and_rests(&server, tokio::time::sleep(Duration::from_secs(2))).await;
     // Whose answers always come too late.
     let late = Respondent::new();
@@ -90,6 +91,7 @@ async fn a_server_alone_with_the_shortest_times_rests_too() {
     let options = hasty().survey_time(least).recv_deadline(least).poll_time(least);
     let server = Server::bind(ANY, ANY, options).await.unwrap();
     let (before, busy_before, started) = (server.stats(), busy(), Instant::now());
+    // What is measured is what it does in a time.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (surveys, busy) = (server.stats().surveys - before.surveys, busy() - busy_before);
     println!("{surveys} surveys, busy for {busy:?}");

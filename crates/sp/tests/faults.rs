@@ -102,6 +102,7 @@ async fn after_a_stalled_peer(requeue: bool) -> (BTreeSet<u32>, sereno_sp::Stats
     }
     let mut pending = 0;
     eventually(LONG, "a standstill", async || {
+        // Only time tells a standstill from a pause.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = push.stats().pending;
         (now < 200 && std::mem::replace(&mut pending, now) == now).then_some(())

@@ -149,6 +149,7 @@ async fn a_connection_that_floods_keeps_no_other_waiting() {
     let mut before = 0;
     eventually(LONG, "a standstill", async || {
         let now = pull.stats().messages_in;
+        // Only time tells a standstill from a pause.
         tokio::time::sleep(Duration::from_millis(50)).await;
         (now > 32 && std::mem::replace(&mut before, now) == now).then_some(())
     })

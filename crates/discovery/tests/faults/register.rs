@@ -236,6 +236,7 @@ async fn the_deadline_for_the_start_is_none_for_the_life() {
     let options = place.options().start_within(Duration::from_secs(2)).ttl(Duration::from_secs(10));
     let registry = Registry::open(&place.client().await, options);
     let registration = registered(&registry, "api", private("h")).await;
+    // Twice the deadline of the start, which must have no effect.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(registration.is_ready());
     assert!(place.stored(&registration).await.is_some());
@@ -335,8 +336,10 @@ async fn an_etcd_that_stands_still_for_half_the_time_to_live_costs_no_host() {
     let registration = registered(&registry, "api", private("h")).await;
     let created = place.writes(&place.host_key(&registration)).await;
     member.pause().await;
+    // The outage itself: half of the time to live.
     tokio::time::sleep(Duration::from_secs(5)).await;
     member.resume().await;
+    // Whoever took the host for gone would have put it back by the end of the time to live.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(place.writes(&place.host_key(&registration)).await, created, "never away, never rewritten");
     assert_eq!(registration.status().restored, 0);
