@@ -26,6 +26,9 @@
 //! gone, and leave a receipt with the last `seq`, so that a session which was only thought dead learns what became of its last
 //! write.
 //!
+//! *Removing* writes a base that is 0, of the next generation, on a lease of ten minutes. It refuses copies of first writes,
+//! which would find neither base nor cell, and goes with its lease unless somebody writes before: then a base begins that stays.
+//!
 //! *Exact* operations decide on everything below the prefix. Their transaction also compares that nothing there was written
 //! since; it always writes the base, and so does everything that deletes, so that deletions do not go unnoticed. All
 //! additions take this way when the value comes near the end of `i64`: then the base says so.
