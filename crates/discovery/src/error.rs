@@ -21,6 +21,20 @@ pub enum Error {
         /// The service.
         service: String,
     },
+    /// The service has entries, but none of them can be read: somebody else has written them, or a newer version.
+    #[error(
+        "no host of service {service:?} can be read; {malformed} are malformed, the first at {key}: {reason}"
+    )]
+    NoReadableHost {
+        /// The service.
+        service: String,
+        /// How many entries are malformed.
+        malformed: usize,
+        /// The first of their keys, escaped for display.
+        key: String,
+        /// What is wrong with it; nothing of the value itself.
+        reason: String,
+    },
     /// The service has hosts, but none in that shard.
     #[error("no host of service {service:?} was found on shard {shard:?}")]
     NoHostFoundOnShard {
@@ -102,6 +116,7 @@ impl Error {
         match self {
             Self::NoServiceFound { .. }
             | Self::NoHostFound { .. }
+            | Self::NoReadableHost { .. }
             | Self::NoHostFoundOnShard { .. }
             | Self::NotReady
             | Self::NotYet { .. }

@@ -132,7 +132,7 @@ impl Followed {
                 state.heal(info);
                 state.set_record(name, record)
             }
-            Err(reason) => state.spoil(info, reason),
+            Err(reason) => state.spoil_record(info, reason),
         });
     }
 

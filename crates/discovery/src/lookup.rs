@@ -64,6 +64,7 @@ impl Lookup {
     ///
     /// # Errors
     /// [`Error::NoServiceFound`], [`Error::NoHostFound`], [`Error::NoHostFoundOnShard`]: there is none.
+    /// [`Error::NoReadableHost`]: there are entries, and all of them are malformed.
     /// [`Error::Stale`] when it is followed; as any read of the core.
     ///
     /// # Cancel safety
@@ -213,6 +214,7 @@ impl Lookup {
                 Ok(entry) => drop(contents.roster.put(entry)),
                 Err(reason) => {
                     tracing::warn!(key = %kv.key, reason, "passed over an entry of a service");
+                    contents.malformed.insert(kv.key.clone(), reason.into());
                 }
             }
         }

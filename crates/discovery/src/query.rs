@@ -1,8 +1,9 @@
 //! What is asked of a service, and what is answered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sereno_core::chance;
+use sereno_core::{Key, chance};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -21,6 +22,8 @@ pub(crate) struct Query {
 pub(crate) struct Contents {
     pub(crate) roster: Roster,
     pub(crate) record: Option<Arc<Service>>,
+    /// The entries among the hosts that cannot be read, and why.
+    pub(crate) malformed: BTreeMap<Key, Arc<str>>,
 }
 
 impl Query {
@@ -76,6 +79,10 @@ impl Query {
     /// Why there is nothing.
     fn nothing(&self, contents: &Contents) -> Error {
         let service = self.service.clone();
+        if let (0, Some((key, reason))) = (contents.roster.len(), contents.malformed.first_key_value()) {
+            let (key, reason) = (key.to_string(), reason.to_string());
+            return Error::NoReadableHost { service, malformed: contents.malformed.len(), key, reason };
+        }
         match &self.shard {
             _ if contents.roster.len() == 0 && contents.record.is_none() => Error::NoServiceFound { service },
             Some(shard) if contents.roster.len() > 0 => {

@@ -1,6 +1,6 @@
 //! What is known of a followed service. Nothing here waits, parses or reads a clock: its lock is held for moments.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,8 +31,9 @@ pub(crate) struct State {
     pub(crate) error: Option<Error>,
     /// What went wrong with the file last, if it did.
     pub(crate) cache_error: Option<String>,
-    /// What cannot be read at the moment.
-    bad: BTreeMap<Key, Arc<str>>,
+    /// The record of the service, where it cannot be read at the moment.
+    malformed_record: Option<(Key, Arc<str>)>,
+    /// The last few entries that cannot be read, newest first.
     recent: VecDeque<Key>,
     /// Hosts there is no room for.
     untaken: BTreeSet<Key>,
@@ -51,7 +52,7 @@ impl State {
             resyncs: 0,
             error: None,
             cache_error: None,
-            bad: BTreeMap::new(),
+            malformed_record: None,
             recent: VecDeque::new(),
             untaken: BTreeSet::new(),
             max_hosts: options.max_hosts,
@@ -106,12 +107,25 @@ impl State {
         Some(Notice::Record(told.unwrap_or_else(|| Arc::new(Service::new(name)))))
     }
 
-    /// What is stored under a key cannot be read; what was read there before stays.
+    /// What is stored under the key of a host cannot be read; what was read there before stays.
     pub(crate) fn spoil(&mut self, key: &Key, reason: String) -> Option<Notice> {
-        if self.bad.get(key).is_some_and(|known| **known == *reason) {
+        if self.reason(key).is_some_and(|known| *known == *reason) {
             return None;
         }
-        self.bad.insert(key.clone(), reason.as_str().into());
+        self.contents.malformed.insert(key.clone(), reason.as_str().into());
+        self.spoiled(key, reason)
+    }
+
+    /// The record of the service cannot be read; what was read there before stays.
+    pub(crate) fn spoil_record(&mut self, key: &Key, reason: String) -> Option<Notice> {
+        if self.reason(key).is_some_and(|known| *known == *reason) {
+            return None;
+        }
+        self.malformed_record = Some((key.clone(), reason.as_str().into()));
+        self.spoiled(key, reason)
+    }
+
+    fn spoiled(&mut self, key: &Key, reason: String) -> Option<Notice> {
         self.recent.retain(|other| other != key);
         self.recent.push_front(key.clone());
         self.recent.truncate(SHOWN);
@@ -120,22 +134,29 @@ impl State {
 
     /// It can be read, or is gone.
     pub(crate) fn heal(&mut self, key: &Key) {
-        if self.bad.remove(key).is_some() {
+        let record = self.malformed_record.take_if(|(record, _)| record == key);
+        if self.contents.malformed.remove(key).is_some() || record.is_some() {
             self.recent.retain(|other| other != key);
         }
     }
 
     pub(crate) fn is_bad(&self, key: &Key) -> bool {
-        self.bad.contains_key(key)
+        self.contents.malformed.contains_key(key)
     }
 
     pub(crate) fn bad(&self) -> usize {
-        self.bad.len()
+        self.contents.malformed.len() + usize::from(self.malformed_record.is_some())
     }
 
     /// The last few bad entries, newest first.
     pub(crate) fn recent(&self) -> impl Iterator<Item = (&Key, &str)> {
-        self.recent.iter().filter_map(|key| Some((key, &**self.bad.get(key)?)))
+        self.recent.iter().filter_map(|key| Some((key, self.reason(key)?)))
+    }
+
+    fn reason(&self, key: &Key) -> Option<&str> {
+        let record = self.malformed_record.as_ref().filter(|(record, _)| record == key);
+        let reason = self.contents.malformed.get(key).or(record.map(|(_, reason)| reason));
+        reason.map(|reason| &**reason)
     }
 
     pub(crate) fn untaken(&self) -> usize {
@@ -150,7 +171,9 @@ impl State {
     /// Forgets what is not there any more, save hosts.
     pub(crate) fn retain(&mut self, there: impl Fn(&Key) -> bool) {
         self.untaken.retain(&there);
-        let gone: Vec<Key> = self.bad.keys().filter(|key| !there(key)).cloned().collect();
+        let record = self.malformed_record.iter().map(|(key, _)| key);
+        let malformed = self.contents.malformed.keys().chain(record);
+        let gone: Vec<Key> = malformed.filter(|key| !there(key)).cloned().collect();
         gone.iter().for_each(|key| self.heal(key));
     }
 }

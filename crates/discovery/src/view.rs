@@ -57,6 +57,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NoServiceFound`], [`Error::NoHostFound`], [`Error::NoHostFoundOnShard`]: there is none.
+    /// [`Error::NoReadableHost`]: there are entries, and all of them are malformed.
     /// [`Error::Stale`].
     pub fn all(&self) -> Result<Vec<Arc<Host>>> {
         self.read(|query, contents| query.all(contents))

@@ -65,6 +65,31 @@ async fn a_service_is_known_without_hosts_and_hosts_are_found_without_a_record()
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test"]
+async fn a_service_whose_hosts_are_all_malformed_is_told_with_the_reason() {
+    let place = Place::new("numeric").await;
+    for name in ["b", "a"] {
+        let mut numeric = host(name);
+        numeric["ports"] = json!({"http": 80});
+        place.put("numeric", &numeric).await;
+    }
+    for followed in [false, true] {
+        let directory = place.directory();
+        let (numeric, _view) = lookup(&directory, "numeric", followed).await;
+        for error in
+            [numeric.all().await.map(drop), numeric.one().await.map(drop), numeric.get().await.map(drop)]
+        {
+            let error = error.unwrap_err();
+            let Error::NoReadableHost { malformed, key, reason, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(*malformed, 2, "{error}");
+            assert!(key.ends_with("/a") && reason.contains("ports"), "{error}");
+        }
+    }
+    place.put("numeric", &host("c")).await;
+    assert_eq!(uuids(&place.directory().service("numeric").all().await.unwrap()), ["c"]);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test"]
 async fn two_hosts_are_found_field_for_field_the_older_registration_first() {
     let place = Place::new("fields").await;
     place.put("api", &host_with("z", &json!({"public": true, "critical": true, "unknown": [1, 2]}))).await;
