@@ -110,6 +110,28 @@ pub struct SessionStatus {
 ///
 /// Clones are the same session. When the last clone (recipe handles hold one) is dropped the session ends as if closed,
 /// in the background; [`Session::close`] does so in order and tells the result.
+///
+/// # The end of a process
+/// What ends in the background needs a runtime that goes on. At the end of `main` the runtime ends at once: what was not closed
+/// before stays in etcd until the time to live has passed, and others take this process for alive until then. So close the
+/// session last, whatever became of the work:
+///
+/// ```no_run
+/// # use sereno_core::{Client, Session};
+/// # async fn serve(session: &Session) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+/// # async fn shutdown() {}
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let client = Client::from_env().await?;
+///     let session = Session::open(&client).await?;
+///     let served = tokio::select! {
+///         served = serve(&session) => served,
+///         () = shutdown() => Ok(()), // such as tokio::signal::ctrl_c
+///     };
+///     session.close().await?;
+///     served
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Session {
     pub(crate) shared: Arc<Shared>,

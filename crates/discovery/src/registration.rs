@@ -18,6 +18,7 @@ use crate::status::{RegistrationState, RegistrationStatus};
 /// It is restored by itself, always as it shall be now: within milliseconds when its key is deleted underneath, under the
 /// session's next epoch when the lease was lost or etcd was away. Dropping it stops it in the background;
 /// [`Registration::stop`] does so in order.
+/// At the end of `main` nothing goes on in the background: see [`Session`](sereno_core::Session#the-end-of-a-process).
 #[must_use = "dropping a registration takes the host away"]
 pub struct Registration {
     service: String,

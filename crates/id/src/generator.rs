@@ -18,6 +18,7 @@ const ROOM: usize = 1 << 16;
 ///
 /// Clones are the same generator. When the last one is dropped its worker ids are given back in the background;
 /// [`IdGenerator::close`] does so in order.
+/// At the end of `main` nothing goes on in the background: see [`Session`](sereno_core::Session#the-end-of-a-process).
 #[derive(Clone)]
 pub struct IdGenerator {
     inner: Arc<Inner>,

@@ -12,6 +12,7 @@ use crate::keepalive::KeepAlive;
 ///
 /// It is restored by itself: within milliseconds when its key is deleted underneath, under the session's next epoch when
 /// the lease was lost. Dropping it leaves, in the background; [`Announcement::leave`] does so in order.
+/// At the end of `main` nothing goes on in the background: see [`Session`](sereno_core::Session#the-end-of-a-process).
 #[must_use = "dropping an announcement takes the node away"]
 pub struct Announcement {
     presence: Presence,

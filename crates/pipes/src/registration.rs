@@ -68,7 +68,8 @@ impl Tally {
 /// A destination that is registered for as long as this lives.
 ///
 /// Dropping it ends the registration in the background, as [`Registration::unregister`] does. When the process ends, what
-/// is queued is lost.
+/// is queued is lost, and the registration stays for its time to live unless the session was closed: see
+/// [`Session`](sereno_core::Session#the-end-of-a-process).
 #[must_use = "dropping a registration ends it"]
 pub struct Registration {
     board: Arc<Board>,

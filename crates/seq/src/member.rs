@@ -16,6 +16,7 @@ use crate::positions::Positions;
 ///
 /// Dropping it leaves, in the background; [`Member::leave`] does so in order. In either case its position is invalid at
 /// once.
+/// At the end of `main` nothing goes on in the background: see [`Session`](sereno_core::Session#the-end-of-a-process).
 #[must_use = "dropping a member leaves the group"]
 pub struct Member {
     group: String,

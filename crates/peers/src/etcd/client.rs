@@ -18,6 +18,7 @@ use crate::peers::Peers;
 ///
 /// Its key hangs on the session's lease. It is restored when it is deleted underneath, and under the session's next epoch when
 /// the lease was lost. Dropping it leaves, in the background; [`Client::cancel`] does so in order.
+/// At the end of `main` nothing goes on in the background: see [`Session`](sereno_core::Session#the-end-of-a-process).
 #[must_use = "dropping a client takes it away"]
 pub struct Client {
     name: String,
