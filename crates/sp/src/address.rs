@@ -1,6 +1,7 @@
 //! Where a socket listens or dials.
 
 use std::fmt;
+use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -59,6 +60,9 @@ impl FromStr for Address {
             "tcp" => host_and_port(place).map(|(host, port)| Self::Tcp { host, port }).map_err(bad),
             "tls+tcp" => host_and_port(place).map(|(host, port)| Self::Tls { host, port }).map_err(bad),
             "ipc" if place.is_empty() || place.contains('\0') => Err(bad("no path")),
+            "ipc" if SocketAddr::from_pathname(place).is_err() => {
+                Err(bad("the path is longer than the system allows for a socket (107 bytes on Linux)"))
+            }
             "ipc" => Ok(Self::Ipc(PathBuf::from(place))),
             "inproc" if place.is_empty() => Err(bad("no name")),
             "inproc" => Ok(Self::Inproc(place.to_owned())),
@@ -135,6 +139,7 @@ mod tests {
 
     #[test]
     fn a_bad_address_is_refused_with_its_reason() {
+        let long = format!("ipc:///{}", "x".repeat(120));
         for text in [
             "",
             "tcp",
@@ -148,6 +153,7 @@ mod tests {
             "tcp://[nonsense]:80",
             "tcp://host/path:80",
             "ipc://",
+            long.as_str(),
             "inproc://",
             "http://host:80",
             "ws://host:80",

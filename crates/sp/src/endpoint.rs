@@ -12,7 +12,7 @@ use crate::conn;
 use crate::engine::{Engine, Seat};
 use crate::error::Result;
 use crate::role::Role;
-use crate::stats::{Refusal, add};
+use crate::stats::Refusal;
 use crate::transport::{self, Listener, Raw};
 
 /// The first and the longest wait of a listener that cannot accept, because there are too many open files.
@@ -104,10 +104,12 @@ async fn attempt<R: Role>(engine: &Arc<Engine<R>>, address: &Address) -> bool {
     let connecting = transport::connect(address, &engine.options, engine.role.ours());
     let (raw, to) = match timeout(engine.options.handshake, connecting).await {
         Ok(Ok(connected)) => connected,
-        failed => {
-            let error = failed.map(|failed| failed.err());
-            tracing::debug!(%address, ?error, "cannot connect");
-            add(&engine.counters.dial_failures, 1);
+        Ok(Err(error)) => {
+            engine.dial_failed(address, error.to_string());
+            return false;
+        }
+        Err(_) => {
+            engine.dial_failed(address, format!("no connection within {:?}", engine.options.handshake));
             return false;
         }
     };
@@ -115,6 +117,7 @@ async fn attempt<R: Role>(engine: &Arc<Engine<R>>, address: &Address) -> bool {
     match greet(engine, raw).await {
         Ok(pipe) => match engine.enter(to, address.clone(), true) {
             Some(mut entered) => {
+                engine.dial_succeeded(address);
                 conn::run(&mut entered, pipe).await;
                 true
             }

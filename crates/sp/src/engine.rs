@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::{Events, Followers, Peer, PeerEvent};
 use crate::options::SocketOptions;
 use crate::role::Role;
-use crate::stats::{Counters, Refusal, Stats, add};
+use crate::stats::{Counters, DialFailure, Refusal, Stats, add};
 use crate::sync::lock;
 use crate::transport::Name;
 
@@ -62,6 +62,8 @@ impl Table {
 struct Endpoint {
     address: Address,
     listens: bool,
+    /// Why the last attempt to dial it failed, until one succeeds.
+    failure: Option<String>,
     /// The task owns the listener and all connections that came by it, or the dialler and its connection.
     task: AbortHandle,
     _name: Name,
@@ -112,7 +114,7 @@ impl<R: Role> Engine<R> {
             table.background = Some(self.tasks.spawn_on(work, &runtime).abort_handle());
         }
         let task = self.tasks.spawn_on(work, &runtime).abort_handle();
-        table.endpoints.push(Endpoint { address, listens, task, _name: name });
+        table.endpoints.push(Endpoint { address, listens, failure: None, task, _name: name });
         Ok(())
     }
 
@@ -123,6 +125,28 @@ impl<R: Role> Engine<R> {
         };
         table.endpoints.swap_remove(index).task.abort();
         true
+    }
+
+    /// Counts a failed attempt to dial, and tells why unless the one before failed for the same reason.
+    pub(crate) fn dial_failed(&self, address: &Address, reason: String) {
+        add(&self.counters.dial_failures, 1);
+        let mut table = lock(&self.table);
+        let Some(endpoint) = table.endpoints.iter_mut().find(|endpoint| endpoint.address == *address) else {
+            return;
+        };
+        if endpoint.failure.as_ref() == Some(&reason) {
+            return;
+        }
+        tracing::debug!(%address, reason, "cannot connect; it is tried again and again");
+        endpoint.failure = Some(reason.clone());
+        table.followers.tell(&PeerEvent::DialFailed { address: address.clone(), reason });
+    }
+
+    /// A dialled address has answered.
+    pub(crate) fn dial_succeeded(&self, address: &Address) {
+        let mut table = lock(&self.table);
+        let dialled = table.endpoints.iter_mut().filter(|endpoint| endpoint.address == *address);
+        dialled.for_each(|endpoint| endpoint.failure = None);
     }
 
     pub(crate) fn listening(&self) -> Vec<Address> {
@@ -252,8 +276,13 @@ impl<R: Role> Engine<R> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let connections = lock(&self.table).peers.len();
-        self.counters.picture(connections as u64, self.pending() as u64)
+        let pending = self.pending() as u64;
+        let table = lock(&self.table);
+        let failed = table.endpoints.iter().filter_map(|endpoint| {
+            let reason = endpoint.failure.clone()?;
+            Some(DialFailure { address: endpoint.address.clone(), reason })
+        });
+        self.counters.picture(table.peers.len() as u64, pending, failed.collect())
     }
 
     // ---- The end

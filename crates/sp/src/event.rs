@@ -43,6 +43,13 @@ pub enum PeerEvent {
         /// Why this side ended it; `None` when the peer or the network did.
         why: Option<Refusal>,
     },
+    /// An attempt to dial failed, for another reason than the one before.
+    DialFailed {
+        /// The address that is dialled.
+        address: Address,
+        /// What the system said.
+        reason: String,
+    },
     /// Somebody was turned away before it was a peer.
     Refused {
         /// Where it came from, or where this side had dialled.

@@ -44,7 +44,7 @@ pub use rep::{Rep, Request};
 pub use req::{Req, Ticket};
 pub use respondent::{Question, Respondent};
 pub use socket::Closed;
-pub use stats::{Refusal, Stats};
+pub use stats::{DialFailure, Refusal, Stats};
 pub use subscribe::Sub;
 pub use surveyor::{Answer, Survey, Surveyor};
 pub use tags::RESENT;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::address::Address;
+
 /// Why a peer was not let in, or was shown out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -113,7 +115,19 @@ pub struct Stats {
     pub late: u64,
     /// Accepted and neither handed over nor, for REQ, answered now. Falls again.
     pub pending: u64,
+    /// The addresses that are dialled and could not be reached at the last attempt. Empty when all are well.
+    pub unreachable: Vec<DialFailure>,
     refused: [u64; Refusal::ALL.len()],
+}
+
+/// Why an address cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DialFailure {
+    /// The address that is dialled.
+    pub address: Address,
+    /// What the system said at the last attempt.
+    pub reason: String,
 }
 
 impl Stats {
@@ -154,7 +168,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn picture(&self, connections: u64, pending: u64) -> Stats {
+    pub(crate) fn picture(&self, connections: u64, pending: u64, unreachable: Vec<DialFailure>) -> Stats {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Stats {
             connections,
@@ -170,6 +184,7 @@ impl Counters {
             resent: read(&self.resent),
             late: read(&self.late),
             pending,
+            unreachable,
             refused: std::array::from_fn(|index| self.refused.get(index).map(read).unwrap_or_default()),
         }
     }

@@ -231,3 +231,45 @@ async fn an_address_is_told_with_the_port_that_the_system_chose_over_ipv4_and_ip
         assert!(matches!(error, Error::AddressInUse { .. }) && error.is_retryable(), "{error}");
     }
 }
+
+#[tokio::test]
+async fn what_can_never_be_dialled_is_refused_at_once() {
+    let push = Push::new();
+    let long = format!("ipc:///tmp/{}", "x".repeat(120));
+    for (address, why) in [
+        ("tcp://*:5555", "* is for listening"),
+        ("tcp://127.0.0.1:0", "port 0 is for listening"),
+        (&long, "longer than the system allows"),
+    ] {
+        let error = push.dial(address).unwrap_err();
+        let Error::BadAddress { address: told, reason } = &error else { panic!("{error:?}") };
+        assert!(told == address && reason.contains(why), "{error}");
+        assert!(!error.is_retryable());
+    }
+    assert_eq!(push.stats().dial_failures, 0, "nothing was tried");
+}
+
+#[tokio::test]
+async fn why_an_address_cannot_be_reached_is_told_once_and_stays_until_it_can() {
+    let push = Push::with_options(quick());
+    let mut events = push.events();
+    // The socket has the port, so that nobody else gets it, and does not listen.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address: Address = format!("tcp://{}", taken.local_addr().unwrap()).parse().unwrap();
+    push.dial(&address).unwrap();
+    let event = soon("the failure", events.next()).await.unwrap().unwrap();
+    let PeerEvent::DialFailed { address: told, reason } = event else { panic!("{event:?}") };
+    assert!(told == address && reason.contains("refused"), "{told} {reason}");
+    let more = async || (push.stats().dial_failures >= 5).then_some(());
+    eventually(LONG, "more attempts", more).await;
+    let unreachable = push.stats().unreachable;
+    assert!(unreachable.len() == 1 && unreachable[0].address == address, "{unreachable:?}");
+    drop(taken);
+    let pull = Pull::new();
+    eventually(LONG, "the port", async || pull.listen(&address).await.ok()).await;
+    soon("a connection", push.connected(1)).await.unwrap();
+    assert_eq!(push.stats().unreachable, []);
+    let event = soon("the connection", events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, PeerEvent::Connected(_)), "the same failure is told once: {event:?}");
+}

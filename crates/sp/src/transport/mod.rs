@@ -141,6 +141,16 @@ pub(crate) async fn connect(
 
 /// Whether dialling this address can ever work with these options.
 pub(crate) fn check_dial(address: &Address, options: &SocketOptions) -> Result<()> {
+    let never = |reason| Err(Error::BadAddress { address: address.to_string(), reason });
+    match address {
+        Address::Tcp { host, .. } | Address::Tls { host, .. } if host == "*" => {
+            return never("* is for listening; dial a host by its name or address");
+        }
+        Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. } => {
+            return never("port 0 is for listening; dial the port that the listener got");
+        }
+        _ => {}
+    }
     match address {
         #[cfg(feature = "tls")]
         Address::Tls { host, .. } => tls::connector(&options.tls, host).map(drop),
