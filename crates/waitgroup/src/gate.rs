@@ -73,7 +73,11 @@ impl Gate {
         }
         self.removals = state.removals;
         self.seen = if state.exists { state.generation } else { 0 };
-        let awaited = *self.awaited.get_or_insert(state.generation);
+        let awaited = match self.awaited {
+            // Generations begin again when what is left of the removed group has gone.
+            None if !state.exists && state.removals > 0 => state.generation,
+            _ => *self.awaited.get_or_insert(state.generation),
+        };
         // Whatever has happened since, that generation is done: a waiter that slept, or whose history was compacted, has
         // missed nothing.
         if state.generation > awaited {
@@ -180,5 +184,25 @@ mod tests {
         assert_eq!(gate.look(&state(3, 2)), None);
         let cells_left_behind = State { exists: false, ..state(4, 0) };
         assert_eq!(gate.look(&cells_left_behind), Some(Sight::Deleted));
+    }
+
+    #[test]
+    fn a_group_that_was_removed_is_a_new_one_for_those_who_come_after_and_deleted_for_those_before() {
+        let removed = || State { exists: false, removals: 1, ..state(5, 0) };
+        let again = |generation, value| State { removals: 1, ..state(generation, value) };
+        let mut before = Gate::new(EmptyWait::Wait);
+        assert_eq!(before.look(&state(4, 2)), None);
+        assert_eq!(before.look(&again(5, 1)), Some(Sight::Deleted), "it has slept through the removal");
+        let mut after = Gate::new(EmptyWait::Wait);
+        assert_eq!(after.look(&removed()), None);
+        assert_eq!(after.look(&again(5, 1)), None);
+        assert_eq!(after.look(&again(6, 0)), Some(Sight::Released));
+        assert_eq!(Gate::new(EmptyWait::Return).look(&removed()), Some(Sight::Released));
+        // What refused late copies is gone, and generations begin again.
+        let mut late = Gate::new(EmptyWait::Wait);
+        assert_eq!(late.look(&removed()), None);
+        assert_eq!(late.look(&nothing()), None);
+        assert_eq!(late.look(&state(1, 1)), None);
+        assert_eq!(late.look(&state(2, 0)), Some(Sight::Released));
     }
 }
