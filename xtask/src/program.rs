@@ -1,6 +1,8 @@
-//! Programs of this workspace, built when a command needs them.
+//! Programs: those of this workspace, built when a command needs them, and those that are installed.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -31,6 +33,17 @@ pub(crate) fn build(name: &str, profile: Profile) -> anyhow::Result<PathBuf> {
         bail!("{name} cannot be built (cargo ended with {code})");
     }
     executable(name, &messages).with_context(|| format!("cargo has built {name} and does not say where"))
+}
+
+/// The first program of that name on `PATH`.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
+}
+
+/// Whether a file can be run.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// The program among what cargo tells of a build, one JSON object a line.

@@ -7,12 +7,14 @@ use crate::etcd::{self, Members};
 use crate::flags::Test;
 use crate::ignored::{self, LeftOut};
 use crate::outcome::Outcome;
-use crate::program::Profile;
+use crate::program::{self, Profile};
 use crate::{runner, workspace};
 
 /// The test binaries that are driven by seeds, and what tells them to try one seed alone.
 const SEEDED: &str = "seeded";
 const SEED: &str = "SERENO_SEED";
+/// What tests need that run the program `etcdctl`.
+const ETCDCTL: &str = "its etcdctl";
 
 /// Runs the tests and returns the runner's exit code. Its summary is the last thing printed, but for what was skipped.
 pub(crate) fn run(flags: &Test) -> Outcome {
@@ -33,7 +35,7 @@ pub(crate) fn run(flags: &Test) -> Outcome {
         }
     }
     let left_out = match etcd.members {
-        Members::Docker { .. } | Members::Binary { .. } => Vec::new(),
+        Members::Docker { .. } | Members::Binary { .. } => without_etcdctl(left_out(&flags.packages)?),
         Members::Embed => left_out(&flags.packages)?,
     };
     let mut tests = if has_nextest {
@@ -57,6 +59,14 @@ fn left_out(packages: &[String]) -> anyhow::Result<Vec<LeftOut>> {
     ignored::need_a_real_etcd(&wanted)
 }
 
+/// Of these tests, those that a real etcd does not suffice for either: a container of etcd brings no `etcdctl`, and some systems
+/// install it apart.
+fn without_etcdctl(mut tests: Vec<LeftOut>) -> Vec<LeftOut> {
+    let is_there = program::on_path("etcdctl").is_some();
+    tests.retain(|test| test.why == ETCDCTL && !is_there);
+    tests
+}
+
 /// How many were not run, and for want of what, the most frequent first.
 fn skipped(left_out: &[LeftOut]) -> String {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
@@ -66,11 +76,11 @@ fn skipped(left_out: &[LeftOut]) -> String {
     let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let reasons: Vec<String> = reasons.iter().map(|(why, count)| format!("{why} {count}")).collect();
-    format!(
-        "skipped: {} tests that need a real etcd (install etcd or start Docker): {}",
-        left_out.len(),
-        reasons.join(", ")
-    )
+    let need = match left_out.iter().all(|test| test.why == ETCDCTL) {
+        true => "`etcdctl` on PATH",
+        false => "a real etcd (install etcd or start Docker)",
+    };
+    format!("skipped: {} tests that need {need}: {}", left_out.len(), reasons.join(", "))
 }
 
 /// One seed, with what it prints. The server it needs is in the test itself.
@@ -216,6 +226,10 @@ mod tests {
         let text = skipped(&three());
         assert!(text.starts_with("skipped: 3 tests that need a real etcd"), "{text}");
         assert!(text.ends_with(": TLS 2, three members 1"), "{text}");
+        let [tls, _, members] = three().try_into().unwrap();
+        let text = skipped(&[LeftOut { why: ETCDCTL.to_owned(), ..tls }]);
+        assert_eq!(text, "skipped: 1 tests that need `etcdctl` on PATH: its etcdctl 1");
+        assert_eq!(without_etcdctl(vec![members]), []);
     }
 
     #[test]

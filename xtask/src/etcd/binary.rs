@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use super::server::{ATTEMPTS, Ports, Server, port_was_taken, tail};
 use super::{START_LIMIT, http};
+use crate::program;
 use crate::undertaker::Undertaker;
 
 /// A running `etcd` and its folder. Dropping it ends both.
@@ -26,21 +26,13 @@ pub(super) struct Process {
 pub(super) fn find(named: Option<String>) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
         let path = PathBuf::from(named);
-        return if is_program(&path) {
+        return if program::is_executable(&path) {
             Ok(fs::canonicalize(path)?)
         } else {
             bail!("SERENO_ETCD_BIN names {}, which is not a program", path.display())
         };
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .map(|folder| folder.join("etcd"))
-        .find(|candidate| is_program(candidate))
-        .context("there is no `etcd` on PATH")
-}
-
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    program::on_path("etcd").context("there is no `etcd` on PATH")
 }
 
 /// Starts `program` on ports of its own and returns it with its client URL once it answers.
