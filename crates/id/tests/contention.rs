@@ -8,7 +8,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::{LONG, ascending, client_of, distinct, place, read_ids, session, take_all_but, to_line};
+use common::{
+    LONG, ascending, client_of, distinct, patient_place, place, read_ids, session, take_all_but, to_line,
+};
 use sereno_id::{Error, IdGenerator, IdOptions, decompose};
 use sereno_testkit::{ChildHost, child, fresh_namespace, shared};
 
@@ -94,7 +96,7 @@ async fn generators_opened_at_the_same_time_get_different_worker_ids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd: cargo xtask test"]
 async fn the_last_free_worker_ids_go_to_as_many_and_the_others_are_told() {
-    let (client, oracle) = place("last").await;
+    let (client, oracle) = patient_place("last").await;
     take_all_but(&client, &[7, 40_000, 65_535]).await;
     let mut tasks = Vec::new();
     for _ in 0..6 {

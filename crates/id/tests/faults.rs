@@ -123,7 +123,7 @@ async fn child_entry() {
         return; // Run by hand.
     }
     let client = client_of(&child::argument(0), &child::argument(1)).await;
-    let session = session(&client, 2).await;
+    let session = session(&client, 5).await;
     let generator = IdGenerator::open_with(&session, short()).await.unwrap();
     loop {
         match generator.next_ids(50).await {
@@ -179,7 +179,7 @@ async fn a_killed_process_leaves_a_mark_that_its_successor_respects_even_with_a_
         all.extend(line.strip_prefix("ids ").map(common::from_line).unwrap_or_default());
     }
     let set = Set::new();
-    set.back(60 * SECOND);
+    set.back(120 * SECOND);
     let options = short().clock(set.clock());
     let refused = eventually(LONG, "the lease to run out", async || {
         match IdGenerator::open_with(&session, options.clone()).await {
@@ -189,7 +189,7 @@ async fn a_killed_process_leaves_a_mark_that_its_successor_respects_even_with_a_
     })
     .await;
     assert!(matches!(refused, Error::ClockBehind { behind } if behind > 50 * SECOND), "{refused:?}");
-    set.forward(60 * SECOND);
+    set.forward(120 * SECOND);
     let successor = open_when_free(&session, options).await;
     assert_eq!(successor.workers(), [9]);
     let made = successor.next_ids(1000).await.unwrap();

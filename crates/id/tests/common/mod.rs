@@ -20,6 +20,16 @@ pub(crate) async fn client_of(endpoint: &str, namespace: &str) -> Client {
     Client::connect_with([endpoint], options).await.unwrap()
 }
 
+/// As [`place`], with a client whose calls may take long: for tests that read all 65,536 worker ids on a slow machine.
+pub(crate) async fn patient_place(test: &str) -> (Client, Oracle) {
+    let endpoints = shared().await;
+    let options = ConnectOptions::default()
+        .namespace(Namespace::new(&fresh_namespace(test)).unwrap())
+        .deadline(Duration::from_secs(60));
+    let client = Client::connect_with([&endpoints[0]], options).await.unwrap();
+    (client, Oracle::connect(&endpoints).await)
+}
+
 /// A client and an oracle on the shared etcd.
 pub(crate) async fn place(test: &str) -> (Client, Oracle) {
     let endpoints = shared().await;
