@@ -83,8 +83,8 @@ async fn those_who_wait_and_those_who_work_are_told_of_a_forced_removal() {
     let worker = WaitGroup::new(&place.session().await, "g").enter("w").await.unwrap();
     group.add(3).await.unwrap();
     let waiter = WaitGroup::new(&place.session().await, "g");
-    let waiting = tokio::spawn(async move { waiter.wait().await });
-    while group.generation().await.unwrap() != 1 {}
+    let mut waiting = tokio::spawn(async move { waiter.wait().await });
+    assert!(still_waiting(&mut waiting).await);
     assert!(group.remove_forced().await.unwrap());
     // It is used again at once: whoever waited for the old one is not told that it was released.
     group.add(1).await.unwrap();
