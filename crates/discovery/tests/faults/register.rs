@@ -185,7 +185,9 @@ async fn a_service_starts_before_etcd_does_and_is_registered_as_soon_as_it_is_th
     assert_eq!(one.credentials().unwrap().password.expose(), "secret");
     assert_eq!(place.in_step(&two).await["draining"], true, "what was ordered before counts");
     assert_eq!(place.hosts().await, 2, "who was stopped before was never there");
-    assert_eq!(place.oracle.leases().await.len(), 1);
+    // A lease whose grant was not answered in time is nobody's, and runs out.
+    let single = async || (place.oracle.leases().await.len() == 1).then_some(());
+    eventually(LONG, "one lease for both", single).await;
 }
 
 #[tokio::test]
