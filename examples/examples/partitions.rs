@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 const PARTITIONS: u32 = 12;
 const ORDERS: u32 = 360;
-/// How long a killed worker's partitions wait for their next owner.
+/// The time to live of a worker's session: so long the partitions of a killed one wait for their next owner.
 const TTL: Duration = Duration::from_secs(2);
 /// Nothing here takes as long.
 const LONG: Duration = Duration::from_secs(60);
@@ -154,7 +154,7 @@ async fn lead() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a worker says next.
+/// Waits for the next line of a worker.
 async fn hear(told: &mut mpsc::Receiver<(usize, String)>) -> anyhow::Result<(usize, String)> {
     let heard = timeout(LONG, told.recv()).await.context("the workers are silent")?;
     heard.context("the workers have gone")
@@ -168,7 +168,7 @@ fn note(owned: &mut BTreeMap<usize, u32>, worker: usize, said: &str) -> anyhow::
     Ok(())
 }
 
-/// Whether so many workers own all partitions among them.
+/// True when so many workers own all partitions among them.
 fn owns_all(owned: &BTreeMap<usize, u32>, workers: usize) -> bool {
     owned.len() == workers && owned.values().sum::<u32>() == PARTITIONS
 }

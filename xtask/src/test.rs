@@ -13,7 +13,7 @@ use crate::{runner, workspace};
 /// The test binaries that are driven by seeds, and what tells them to try one seed alone.
 const SEEDED: &str = "seeded";
 const SEED: &str = "SERENO_SEED";
-/// What tests need that run the program `etcdctl`.
+/// The need of tests that run the program `etcdctl`.
 const ETCDCTL: &str = "its etcdctl";
 
 /// Runs the tests and returns the runner's exit code. Its summary is the last thing printed, but for what was skipped.

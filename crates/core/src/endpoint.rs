@@ -153,7 +153,7 @@ pub(crate) fn explain(endpoint: &str, cause: &Cause, proven: bool) -> Cause {
     Cause::new(format!("{endpoint}: {said} ({remedy})"))
 }
 
-/// What to do about a TLS alert that the server sent. Servers differ in the alert for a missing client certificate: with
+/// The remedy for a TLS alert that the server sent. Servers differ in the alert for a missing client certificate: with
 /// TLS 1.3 some send `bad_certificate`, others `certificate_required`.
 fn of_alert(text: &str) -> Option<&'static str> {
     let (_, alert) = text.split_once("received fatal alert: ")?;

@@ -112,8 +112,8 @@ pub struct SessionStatus {
 /// in the background; [`Session::close`] does so in order and tells the result.
 ///
 /// # The end of a process
-/// What ends in the background needs a runtime that goes on. At the end of `main` the runtime ends at once: what was not closed
-/// before stays in etcd until the time to live has passed, and others take this process for alive until then. So close the
+/// The end of a handle in the background needs a runtime that goes on. At the end of `main` the runtime ends at once: whatever
+/// was not closed before stays in etcd until the time to live has passed, and others take this process for alive until then. So close the
 /// session last, whatever became of the work:
 ///
 /// ```no_run

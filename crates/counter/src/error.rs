@@ -30,7 +30,7 @@ pub enum Error {
         "{sessions} other sessions have added within the last seconds; close them, or use Counter::remove_forced"
     )]
     InUse {
-        /// How many.
+        /// The number of other sessions.
         sessions: usize,
     },
     /// Names, etcd, the session.

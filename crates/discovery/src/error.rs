@@ -28,11 +28,11 @@ pub enum Error {
     NoReadableHost {
         /// The service.
         service: String,
-        /// How many entries are malformed.
+        /// The number of malformed entries.
         malformed: usize,
         /// The first of their keys, escaped for display.
         key: String,
-        /// What is wrong with it; nothing of the value itself.
+        /// The fault of that entry; nothing of the value itself.
         reason: String,
     },
     /// The service has hosts, but none in that shard.

@@ -107,7 +107,7 @@ impl State {
         Some(Notice::Record(told.unwrap_or_else(|| Arc::new(Service::new(name)))))
     }
 
-    /// What is stored under the key of a host cannot be read; what was read there before stays.
+    /// The value under the key of a host cannot be read; the host that was read there before stays.
     pub(crate) fn spoil(&mut self, key: &Key, reason: String) -> Option<Notice> {
         if self.reason(key).is_some_and(|known| *known == *reason) {
             return None;

@@ -85,7 +85,7 @@ pub enum Error {
          close them, or use Topic::remove_forced"
     )]
     InUse {
-        /// How many other sessions have published and live.
+        /// The number of other sessions that have published and live.
         publishers: usize,
         /// The cursors whose subscriptions were made by other sessions that live.
         cursors: Vec<String>,

@@ -8,10 +8,10 @@ use sereno_core::{Client, Compare, KeyValue, Op, Session, Step, Txn};
 use crate::cursor;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::retention::DELETIONS;
 
-/// How many keys one transaction deletes or asks for: below etcd's limit of 128 operations, and a revision that every watch
-/// takes in one piece.
-const KEYS: usize = 100;
+/// Keys read per transaction: below etcd's limit of 128 operations.
+const ASKED: usize = 100;
 
 /// Removes a topic: first what makes it one, in one transaction, then its batches. `false` when there was nothing.
 ///
@@ -24,7 +24,7 @@ pub(crate) async fn remove(session: &Session, keys: &Keys, forced: bool) -> Resu
     let batches = client.range_keys(&keys.batches).await?.entries;
     // What was published since stays: it is of a new topic.
     let old: Vec<&KeyValue> = batches.iter().filter(|kv| kv.create_revision <= removed.at).collect();
-    for some in old.chunks(KEYS) {
+    for some in old.chunks(DELETIONS) {
         let delete = some.iter().fold(Txn::new(), |txn, kv| txn.then(Op::delete(&kv.key)));
         client.settle(&delete).await?;
     }
@@ -79,7 +79,7 @@ async fn round(
     Ok(Step::Conflict)
 }
 
-/// Who else uses the topic: sessions that have published, and cursors whose subscriptions were made by sessions that live.
+/// The other users of the topic: sessions that have published, and cursors whose subscriptions were made by sessions that live.
 async fn in_use(
     session: &Session,
     keys: &Keys,
@@ -100,7 +100,7 @@ async fn in_use(
         }
     }
     let mut living = Vec::new();
-    for some in claims.chunks(KEYS) {
+    for some in claims.chunks(ASKED) {
         living.append(&mut with_living_epochs(session.client(), some).await?);
     }
     let free = epochs.is_empty() && living.is_empty();

@@ -19,7 +19,7 @@ const OVERHEAD: u64 = 512;
 const LEAST: u64 = 16;
 const PART: u64 = 8;
 /// Deletions per transaction; each is one raft entry whatever their number.
-const DELETIONS: usize = 100;
+pub(crate) const DELETIONS: usize = 100;
 
 /// The leases on which batches live: a new one for each stretch of time.
 #[derive(Debug)]

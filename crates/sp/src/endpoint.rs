@@ -115,14 +115,13 @@ async fn attempt<R: Role>(engine: &Arc<Engine<R>>, address: &Address) -> bool {
     };
     let _seat = engine.seat(true);
     match greet(engine, raw).await {
-        Ok(pipe) => match engine.enter(to, address.clone(), true) {
-            Some(mut entered) => {
-                engine.dial_succeeded(address);
-                conn::run(&mut entered, pipe).await;
-                true
-            }
-            None => false,
-        },
+        Ok(pipe) => {
+            // Before anybody is told of the connection.
+            engine.dial_succeeded(address);
+            let Some(mut entered) = engine.enter(to, address.clone(), true) else { return false };
+            conn::run(&mut entered, pipe).await;
+            true
+        }
         Err(why) => {
             engine.refuse(to, why);
             false

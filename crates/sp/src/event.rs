@@ -47,7 +47,7 @@ pub enum PeerEvent {
     DialFailed {
         /// The address that is dialled.
         address: Address,
-        /// What the system said.
+        /// The system's reason.
         reason: String,
     },
     /// Somebody was turned away before it was a peer.

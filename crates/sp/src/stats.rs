@@ -126,7 +126,7 @@ pub struct Stats {
 pub struct DialFailure {
     /// The address that is dialled.
     pub address: Address,
-    /// What the system said at the last attempt.
+    /// The system's reason at the last attempt.
     pub reason: String,
 }
 

@@ -47,7 +47,7 @@ pub enum Error {
     /// [`WaitGroup::remove`](crate::WaitGroup::remove) was refused: something is outstanding. Nothing was applied.
     #[error("{count} are outstanding; wait for them, or use WaitGroup::remove_forced")]
     InUse {
-        /// What is outstanding: what was added and is not done, and workers, dead ones included.
+        /// The number outstanding: added and not done, and workers, dead ones included.
         count: u64,
     },
     /// The group was removed, or its keys were deleted, while it was waited for: whether its work was done can no longer be known.

@@ -26,7 +26,7 @@ pub(crate) struct Gate {
     finished: Finished,
     /// The highest generation seen; 0 when nothing was there yet.
     seen: u64,
-    /// How often the group had been removed when something was first there.
+    /// The number of times the group had been removed at the last look.
     removals: u64,
     /// The dead this waiter has taken out, which a view may still show for a moment.
     buried: BTreeSet<String>,

@@ -9,9 +9,9 @@ use crate::roster::Roster;
 pub(crate) struct State {
     /// One more than how often the group has been released.
     pub(crate) generation: u64,
-    /// How often it was removed.
+    /// The number of times it was removed.
     pub(crate) removals: u64,
-    /// Whether anything was ever written, since it was last removed.
+    /// True when anything was written since it was last removed.
     pub(crate) exists: bool,
     /// What was added, less what was done. Never negative, unless somebody else wrote our keys.
     pub(crate) value: i128,
@@ -39,7 +39,7 @@ impl State {
         self.is_empty().then_some(TallyChange::Set(0))
     }
 
-    /// Whether there is anything to remove.
+    /// The change that removes it, if there is anything to remove.
     pub(crate) fn removed(&self, forced: bool) -> Result<Option<TallyChange>> {
         let count = self.count();
         if count > 0 && !forced {

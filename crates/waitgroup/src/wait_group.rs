@@ -183,7 +183,8 @@ impl WaitGroup {
     /// Removes the group, unless something is outstanding. `false` when there was none. Four RPCs, one more for each change of
     /// somebody else in between.
     ///
-    /// What comes after is a new group of that name, whose generations may go on from those of before. One key that refuses late copies of earlier changes stays for ten minutes.
+    /// The next `add` begins a new group of that name, whose generations may go on from those of before. One key that refuses
+    /// late copies of earlier changes stays for ten minutes.
     /// Whoever waits is told [`Error::Deleted`].
     ///
     /// ```no_run

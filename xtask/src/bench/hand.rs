@@ -111,7 +111,7 @@ struct Hand {
     link: Link,
     /// Where each task works, and by which name.
     tasks: Vec<(String, String)>,
-    /// What is kept up until the end.
+    /// Followed until the end.
     view: Option<View>,
     server: Option<Server>,
 }

@@ -31,7 +31,7 @@ const ANCESTOR: (usize, f64) = (100, 311_000.0);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Messages between two looks at the clock.
 const BATCH: u64 = 256;
-/// What is sent past a group that does not read.
+/// Messages sent past a group that does not read, and their bytes.
 const MESSAGES: u64 = 1_000_000;
 const SIZE: usize = 1024;
 

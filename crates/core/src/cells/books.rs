@@ -25,7 +25,7 @@ pub(super) struct Base {
     pub(super) exact: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ttl: Option<Ttl>,
-    /// How often the value was removed.
+    /// The number of times the value was removed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) removals: u64,
     /// The value was removed, and on this lease the base goes as well. Whoever writes next begins a base without it.
@@ -168,7 +168,7 @@ impl Books {
         self.receipts.iter().find(|kv| kv.key == *key).map(parse).transpose()
     }
 
-    /// Whether the next write begins a base of its own: none is there, or one that only refuses late copies.
+    /// True when the next write begins a base of its own: none is there, or one that only refuses late copies.
     pub(super) fn begins(&self) -> bool {
         self.base_modified == 0 || self.base.removed.is_some()
     }

@@ -26,7 +26,7 @@ struct Plan {
     depends: bool,
     /// Whether anyone is told no.
     refuses: bool,
-    /// Whether the value is removed.
+    /// The value is removed.
     removes: bool,
 }
 

@@ -73,46 +73,39 @@ impl Worker {
         self.load(&mine, within()).await?;
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
         loop {
-            let Some(books) = &self.books else { return Err(Error::Stopped) };
-            let others = books.cells.iter().filter(|found| found.name != mine.name);
-            let mut dead = Vec::new();
-            for some in others.cloned().collect::<Vec<_>>().chunks(ASKED) {
-                dead.append(&mut self.dead_among(some.to_vec()).await?);
-            }
-            dead.truncate(FOLDED);
-            if dead.is_empty() {
-                return Ok(());
-            }
-            match self.fold_dead(&mine, &dead).await {
-                Ok(()) => {}
+            match self.fold_dead_among(&mine, self.others(&mine)).await {
                 // Somebody else was faster; what is left to do shows in the reading that came with the refusal.
                 Err(Error::Contended { .. }) if Instant::now() < until => backoff.wait(until).await,
-                Err(error) => return Err(error),
+                folded => return folded,
             }
         }
+    }
+
+    /// The cells of other workers, as far as is known.
+    fn others(&self, mine: &Mine) -> Vec<Found> {
+        let cells = self.books.iter().flat_map(|books| &books.cells);
+        cells.filter(|found| found.name != mine.name).cloned().collect()
+    }
+
+    /// Counts in those of these cells whose sessions are dead.
+    async fn fold_dead_among(&mut self, mine: &Arc<Mine>, cells: Vec<Found>) -> Result<()> {
+        for some in cells.chunks(ASKED) {
+            for dead in self.dead_among(some.to_vec()).await?.chunks(FOLDED) {
+                self.fold_dead(mine, dead).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks for cells of dead sessions and counts them in. Whatever gets in the way is left for the next time.
     pub(super) async fn sweep(&mut self) {
         self.sweep_at = Instant::now() + SWEEP + jitter(SWEEP / 2);
-        let (Some(mine), Some(books)) = (self.mine.clone(), &self.books) else { return };
-        let mut others: Vec<Found> =
-            books.cells.iter().filter(|found| found.name != mine.name).cloned().collect();
-        if others.is_empty() {
-            return;
-        }
+        let Some(mine) = self.mine.clone() else { return };
+        let mut others = self.others(&mine);
         chance::shuffle(&mut others);
         others.truncate(ASKED);
-        match self.dead_among(others).await {
-            Ok(dead) => {
-                for some in dead.chunks(FOLDED) {
-                    if let Err(error) = self.fold_dead(&mine, some).await {
-                        tracing::debug!(%error, "folding cells of dead sessions");
-                        return;
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "looking for dead sessions"),
+        if let Err(error) = self.fold_dead_among(&mine, others).await {
+            tracing::debug!(%error, "folding cells of dead sessions");
         }
     }
 
@@ -184,25 +177,22 @@ impl Worker {
 
     /// A lease for a base that refuses late copies and nothing else.
     pub(super) async fn removal(&self, until: Instant) -> Result<Ttl> {
-        let granted = tokio::time::timeout_at(until, self.client.timer(KEPT)).await;
-        let late = || Error::Timeout {
-            deadline: self.client.deadline(),
-            cause: Cause::new("no lease was granted in time"),
-        };
-        let timer = granted.map_err(|_| late())??;
+        let timer = self.grant(KEPT, until).await?;
         Ok(Ttl { lease: timer.id(), seconds: timer.ttl().as_secs() })
+    }
+
+    async fn grant(&self, ttl: Duration, until: Instant) -> Result<Timer> {
+        let deadline = self.client.deadline();
+        let granted = tokio::time::timeout_at(until, self.client.timer(ttl)).await;
+        let late = || Error::Timeout { deadline, cause: Cause::new("no lease was granted in time") };
+        granted.map_err(|_| late())?
     }
 
     /// A lease for a prefix that has none yet. Kept at hand until it is in use.
     pub(super) async fn ttl(&mut self, ttl: Duration, until: Instant) -> Result<Ttl> {
         let timer = match self.spare {
             Some(timer) => timer,
-            None => {
-                let deadline = self.client.deadline();
-                let granted = tokio::time::timeout_at(until, self.client.timer(ttl)).await;
-                let late = || Error::Timeout { deadline, cause: Cause::new("no lease was granted in time") };
-                granted.map_err(|_| late())??
-            }
+            None => self.grant(ttl, until).await?,
         };
         self.spare = Some(timer);
         Ok(Ttl { lease: timer.id(), seconds: timer.ttl().as_secs() })

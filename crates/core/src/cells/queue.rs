@@ -35,7 +35,7 @@ impl Request {
         }
     }
 
-    /// Whether the cells of dead sessions are to be folded before it. Only decisions ever want that.
+    /// The wish that the cells of dead sessions are folded before it. Only decisions ever have it.
     pub(super) fn folds(&mut self) -> Option<&mut bool> {
         match &mut self.what {
             What::Exact(decision) => Some(decision.folds()).filter(|folds| **folds),
@@ -65,7 +65,7 @@ pub(super) trait Decision: Send {
     /// Answers with the result of the last decision, or with an error.
     fn finish(self: Box<Self>, outcome: Result<()>);
     fn is_forgotten(&self) -> bool;
-    /// Whether the cells of dead sessions are to be folded before it.
+    /// True when the cells of dead sessions are to be folded before it.
     fn folds(&mut self) -> &mut bool;
 }
 

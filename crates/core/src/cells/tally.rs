@@ -39,7 +39,7 @@ pub struct Tally {
     /// The revision of the last change that was not a plain `add`; 0 when nothing was ever written, or all of it has been
     /// removed or deleted or has run out.
     pub base_revision: i64,
-    /// How many cells there are.
+    /// The number of cells.
     pub cells: usize,
     /// The ids of the session epochs that have a cell, sorted: those that have written within
     /// [`CellsOptions::idle`](super::CellsOptions::idle), and those that died and are not folded yet.
